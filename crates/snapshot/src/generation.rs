@@ -1,0 +1,342 @@
+//! A compiled generation: what the edge runs. Immutable, complete, and only ever made by `compile`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::address::PrefixSet;
+use base::id::ContentHash;
+
+/// Everything a running edge needs to know, checked. Shared as `Arc<Snapshot>`; a request keeps the one it began with.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Hash of the desired state and of every file it refers to.
+    pub id: ContentHash,
+    /// Sockets to listen on, in the order written.
+    pub listeners: Vec<Listener>,
+    /// Where metrics and health are served; always a loopback address. `None` switches it off.
+    pub metrics: Option<SocketAddr>,
+    /// The sites, in the order written; `Site::index` is the position here.
+    pub sites: Vec<Arc<Site>>,
+    /// Host name to site.
+    pub hosts: HostTable,
+    /// Peers whose `Forwarded`, `X-Forwarded-*` and `CF-Connecting-IP` are believed.
+    pub trusted_proxies: PrefixSet,
+    /// Name used as pseudonym in `Via` and `CDN-Loop`: a token, unique to this installation.
+    pub via: Arc<str>,
+    /// Limits that hold before a site is known.
+    pub limits: ConnectionLimits,
+    /// How requests are logged.
+    pub access_log: AccessLog,
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Address as written; port 0 lets the system choose (and keeps that choice across reloads).
+    pub address: SocketAddr,
+    /// Whether connections begin with a TLS handshake.
+    pub tls: bool,
+    /// Pointer to the place in the configuration, for diagnostics found later (port in use): `listen[0].address`.
+    pub place: String,
+}
+
+/// One site: a set of hosts served the same way.
+#[derive(Debug)]
+pub struct Site {
+    /// Position in `Snapshot::sites`.
+    pub index: usize,
+    /// Name as configured; a metric label and a log field.
+    pub name: Arc<str>,
+    /// Host patterns, lower case, A-labels (RFC 5890); the first is the canonical one.
+    pub hosts: Vec<HostPattern>,
+    /// Whose header names are used.
+    pub compatibility: Compatibility,
+    /// Where its certificate comes from; only asked for when a TLS listener exists.
+    pub certificate: Certificate,
+    /// At least one.
+    pub origins: Vec<Arc<Origin>>,
+    /// When origins are set aside, from what real requests experienced.
+    pub health: PassiveHealth,
+    /// How often and when a request is tried again.
+    pub retry: Retry,
+    /// Limits that hold once the site is known.
+    pub limits: SiteLimits,
+}
+
+/// Header vocabulary of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compatibility {
+    /// Standard names only: `Forwarded`, `X-Forwarded-*`, `Via`, `CDN-Loop`.
+    Neutral,
+    /// Those, and Cloudflare's: `CF-Connecting-IP`, `CF-Ray`, `CF-Visitor`, 52x codes, `/cdn-cgi/trace`.
+    Cloudflare,
+}
+
+/// Where a site's certificate comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Certificate {
+    /// Signed on the spot by the development authority made on first run; browsers warn.
+    Development,
+    /// Given as PEM files.
+    Pem {
+        /// The chain, leaf first, as in the file.
+        chain: Arc<[u8]>,
+        /// The private key, as in the file.
+        key: Arc<[u8]>,
+        /// Pointer to the place in the configuration: `site[0].tls.certificate`.
+        place: String,
+    },
+}
+
+impl std::fmt::Debug for Certificate {
+    /// Never prints the key: generations end up in logs when something goes wrong.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Development => f.write_str("Development"),
+            Self::Pem { place, .. } => write!(f, "Pem({place})"),
+        }
+    }
+}
+
+/// A host pattern of a site.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// `example.org`; an IP literal is also exact (IPv6 without brackets).
+    Exact(Arc<str>),
+    /// `*.example.org`: any number of labels in front, at least one. Holds `example.org`.
+    Suffix(Arc<str>),
+    /// `*`: every host nobody else has.
+    Any,
+}
+
+/// Host name to position in `Snapshot::sites`.
+#[derive(Debug, Default)]
+pub struct HostTable {
+    exact: HashMap<Arc<str>, usize>,
+    suffix: HashMap<Arc<str>, usize>,
+    any: Option<usize>,
+}
+
+impl HostTable {
+    /// Enters one pattern; answers the site that already has it, in which case nothing changes.
+    pub fn insert(&mut self, pattern: &HostPattern, site: usize) -> Result<(), usize> {
+        let taken = match pattern {
+            HostPattern::Exact(host) => self.exact.get(host).copied(),
+            HostPattern::Suffix(host) => self.suffix.get(host).copied(),
+            HostPattern::Any => self.any,
+        };
+        if let Some(other) = taken {
+            return Err(other);
+        }
+        match pattern {
+            HostPattern::Exact(host) => drop(self.exact.insert(host.clone(), site)),
+            HostPattern::Suffix(host) => drop(self.suffix.insert(host.clone(), site)),
+            HostPattern::Any => self.any = Some(site),
+        }
+        Ok(())
+    }
+
+    /// The site of a host: exact first, then the longest matching suffix, then `*`.
+    ///
+    /// `host` must be lower case, without port, brackets and trailing dot.
+    pub fn find(&self, host: &str) -> Option<usize> {
+        if let Some(&site) = self.exact.get(host) {
+            return Some(site);
+        }
+        if !self.suffix.is_empty() {
+            let mut rest = host;
+            while let Some((_, parent)) = rest.split_once('.') {
+                if let Some(&site) = self.suffix.get(parent) {
+                    return Some(site);
+                }
+                rest = parent;
+            }
+        }
+        self.any
+    }
+}
+
+/// One origin of a site.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `http://host:port` or `https://host:port`, normalised; the label in logs and metrics.
+    pub label: Arc<str>,
+    /// Host to connect to: a name (resolved again and again) or an address.
+    pub host: OriginHost,
+    /// Port to connect to.
+    pub port: u16,
+    /// Share of new requests relative to the other origins of the site, 1..=1000.
+    pub weight: u32,
+    /// `Host` (or `:authority`) sent.
+    pub host_header: HostHeader,
+    /// TLS towards the origin, or plain.
+    pub tls: Option<OriginTls>,
+    /// HTTP version spoken.
+    pub http: OriginHttp,
+    /// Connections kept idle per edge thread.
+    pub max_idle: usize,
+    /// Time limits.
+    pub timeouts: OriginTimeouts,
+}
+
+/// Where an origin is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum OriginHost {
+    /// A DNS name.
+    Name(Arc<str>),
+    /// An address literal.
+    Address(std::net::IpAddr),
+}
+
+/// `Host` towards an origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The host the client asked for.
+    Preserve,
+    /// A fixed authority.
+    Fixed(Arc<str>),
+}
+
+/// TLS towards an origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginTls {
+    /// Name sent as SNI and checked in the certificate.
+    pub server_name: Arc<str>,
+    /// Whether the certificate is checked.
+    pub verify: OriginVerify,
+}
+
+/// How an origin's certificate is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginVerify {
+    /// Against the system's certificate authorities.
+    System,
+    /// Against these authorities only (PEM).
+    Authorities {
+        /// PEM text with one or more certificates.
+        pem: Arc<[u8]>,
+        /// Pointer to the place in the configuration: `site[0].origin[0].tls.authorities`.
+        place: String,
+    },
+    /// Not at all; the configuration had to spell that out.
+    Off,
+}
+
+/// HTTP version towards an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OriginHttp {
+    /// TLS: ALPN decides between `h2` and `http/1.1`. Plain: HTTP/1.1, except gRPC, which is HTTP/2 by definition.
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only (prior knowledge when plain, RFC 9113 section 3.3). WebSockets still use HTTP/1.1.
+    Http2,
+}
+
+/// Time limits towards an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginTimeouts {
+    /// TCP and TLS handshake together.
+    pub connect: Duration,
+    /// From the request sent to the response head.
+    pub response: Duration,
+    /// Between two pieces of a body, either direction.
+    pub idle: Duration,
+    /// How long an unused pooled connection is kept.
+    pub keep_alive: Duration,
+    /// How long a resolved name is trusted at most, whatever its TTL says.
+    pub resolve: Duration,
+}
+
+/// Passive health: origins are set aside by what real requests experienced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassiveHealth {
+    /// Failures in a row that set an origin aside; 0 switches ejection off.
+    pub failures: u32,
+    /// First time set aside; doubles with every further one, up to `max_ejection`.
+    pub ejection: Duration,
+    /// Longest time set aside.
+    pub max_ejection: Duration,
+}
+
+/// Retries: only for requests that are safe to repeat, or of which nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Further attempts for one request at most.
+    pub attempts: u32,
+    /// Retries as a share of requests, in per cent, measured over the last 10 seconds.
+    pub budget_percent: u32,
+}
+
+/// Limits that hold before a site is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Edge threads; `None` is one per core.
+    pub threads: Option<usize>,
+    /// Open client connections per edge thread.
+    pub connections: usize,
+    /// Bytes of a request head (request line and headers; the header list in HTTP/2).
+    pub header_bytes: usize,
+    /// Number of header fields.
+    pub header_count: usize,
+    /// Bytes of the request target.
+    pub target_bytes: usize,
+    /// Concurrent streams per HTTP/2 connection.
+    pub streams: u32,
+    /// Time for the TLS handshake.
+    pub handshake: Duration,
+    /// Time for a complete request head once its first byte has come.
+    pub header: Duration,
+    /// Idle time of a kept-alive connection.
+    pub keep_alive: Duration,
+    /// Time a client may take to accept the next piece of a response.
+    pub write: Duration,
+}
+
+/// Limits that hold once the site is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteLimits {
+    /// Bytes of a request body; `None` is no limit.
+    pub body_bytes: Option<u64>,
+    /// Time between two pieces of a request body.
+    pub body: Duration,
+    /// Idle time of a WebSocket or other upgraded connection.
+    pub tunnel: Duration,
+}
+
+/// How requests are logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub to: AccessLogTarget,
+    /// What is kept of the client's address.
+    pub client_ip: ClientIpDetail,
+    /// How long log files are kept.
+    pub retention: Duration,
+    /// Size at which a file is rotated, in bytes.
+    pub rotate_bytes: u64,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogTarget {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file (JSON lines); rotated files lie beside it.
+    File(String),
+}
+
+/// What the access log keeps of a client address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientIpDetail {
+    /// The network: /24 or /48.
+    Truncated,
+    /// All of it.
+    Full,
+    /// Nothing.
+    None,
+}
