@@ -184,6 +184,43 @@ fn the_html_page_needs_nothing_from_elsewhere() {
     assert!(!page(&failure("loop_detected", 508), HTML, "de").contains("<a "), "a loop cannot");
 }
 
+/// Relative luminance of `#rrggbb` (WCAG 2.2, "relative luminance").
+fn luminance(colour: &str) -> f64 {
+    let channel = |at: usize| {
+        let value = f64::from(u8::from_str_radix(&colour[at..at + 2], 16).unwrap()) / 255.0;
+        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+    };
+    0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
+}
+
+#[test]
+fn text_stands_out_in_light_and_dark() {
+    let template = include_str!("page.html");
+    let schemes: Vec<&str> =
+        template.split(":root{").skip(1).map(|rest| rest.split_once('}').unwrap().0).collect();
+    assert_eq!(schemes.len(), 2, "light and dark");
+    for scheme in schemes {
+        let colour = |name: &str| {
+            let declaration = scheme.split(';').find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            luminance(declaration.unwrap_or_else(|| panic!("{name} in {scheme}")))
+        };
+        for (text, ground) in [
+            ("--ink", "--paper"),
+            ("--paper", "--ink"),
+            ("--soft", "--paper"),
+            ("--ink", "--card"),
+            ("--soft", "--card"),
+            ("--good", "--card"),
+            ("--bad", "--card"),
+            ("--ink", "--tint"),
+        ] {
+            let (a, b) = (colour(text), colour(ground));
+            let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+            assert!(contrast >= 4.5, "{text} on {ground}: {contrast:.2} in {scheme}");
+        }
+    }
+}
+
 /// Writes pages for a person to look at: `REMPART_PAGES=folder cargo test -p edge pages::tests::written -- --ignored`.
 #[test]
 #[ignore = "writes files for a person to look at"]
