@@ -1,1 +1,5 @@
 //! edge
+
+pub mod forwarded;
+pub mod hop;
+pub mod upstream;

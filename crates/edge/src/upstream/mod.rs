@@ -1,0 +1,1 @@
+//! Origins: which one to ask, whether it may be asked, how to reach it.
