@@ -1,1 +1,5 @@
 //! Origins: which one to ask, whether it may be asked, how to reach it.
+
+pub mod balance;
+pub mod budget;
+pub mod health;
