@@ -6,12 +6,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use base::event::Protocol;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use crate::connection::{Connection, ListenerState};
 use crate::h1::parse::Refusal;
 use crate::io::Io;
+use crate::telemetry::metrics::Handshake;
 use crate::tls::{self, Alpn, HandshakeError};
 use crate::worker::{Admission, Worker};
 use crate::{h1, h2};
@@ -71,7 +73,6 @@ fn is_about_one_connection(error: &std::io::Error) -> bool {
 
 fn take(stream: TcpStream, peer: SocketAddr, state: &Rc<ListenerState>, worker: &Rc<Worker>) {
     let Some(admission) = worker.admit() else {
-        worker.shared.metrics.connection_shed();
         return;
     };
     let (state, worker) = (state.clone(), worker.clone());
@@ -102,6 +103,7 @@ async fn serve(
     if connection.listener.tls.get() {
         let Some((stream, alpn)) = shake_hands(stream, &mut connection, &worker).await else { return };
         let connection = Rc::new(connection);
+        worker.shard.connection_speaks(if alpn == Alpn::H2 { Protocol::Http2 } else { Protocol::Http11 }, true);
         match alpn {
             Alpn::H2 => h2::server::run(stream, connection, worker).await,
             Alpn::H1 | Alpn::None => h1::server::run(stream, connection, worker).await,
@@ -110,6 +112,7 @@ async fn serve(
         let limit = worker.generation().snapshot.limits.keep_alive;
         let Ok(http2) = tokio::time::timeout(limit, begins_with_preface(&stream)).await else { return };
         let connection = Rc::new(connection);
+        worker.shard.connection_speaks(if http2 { Protocol::Http2 } else { Protocol::Http11 }, false);
         if http2 {
             h2::server::run(Io::Tcp(stream), connection, worker).await;
         } else {
@@ -134,17 +137,16 @@ async fn shake_hands(
     let generation = worker.generation();
     let config = generation.tls.clone()?;
     let limit = generation.snapshot.limits.handshake;
-    let metrics = &worker.shared.metrics;
     match tokio::time::timeout(limit, tls::accept(stream, &config)).await {
         Ok(Ok(accepted)) => {
-            metrics.handshake(worker.index, if accepted.facts.resumed { "resumed" } else { "full" });
+            worker.shard.handshake(if accepted.facts.resumed { Handshake::Resumed } else { Handshake::Full });
             let alpn = accepted.facts.alpn;
             connection.tls = Some(accepted.facts);
             connection.hello = accepted.hello;
             Some((Io::Server(Box::new(accepted.stream)), alpn))
         }
         Ok(Err(HandshakeError::PlainHttp { io, .. })) => {
-            metrics.handshake(worker.index, "failed");
+            worker.shard.handshake(Handshake::Failed);
             let plain = Connection {
                 id: connection.id,
                 peer: connection.peer,
@@ -161,12 +163,12 @@ async fn shake_hands(
         }
         Ok(Err(HandshakeError::Silent)) => None,
         Ok(Err(error)) => {
-            metrics.handshake(worker.index, "failed");
+            worker.shard.handshake(Handshake::Failed);
             tracing::debug!(peer = %base::address::truncate(connection.peer.ip()), reason = error.reason(), "TLS handshake failed");
             None
         }
         Err(_elapsed) => {
-            metrics.handshake(worker.index, "failed");
+            worker.shard.handshake(Handshake::Failed);
             None
         }
     }

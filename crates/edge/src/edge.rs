@@ -13,7 +13,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
 use crate::generation::Generation;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
 use crate::tls::LoadError;
 use crate::upstream::resolve::Resolver;
 use crate::worker::{self, Command, Shared};
@@ -160,7 +161,8 @@ impl Edge {
             if bound.iter().any(|old| old.configured == listener.address) {
                 continue;
             }
-            match bind(listener, &snapshot.listeners, self.threads.len()) {
+            let ours = bound.iter().any(|old| old.address.port() == listener.address.port());
+            match bind(listener, &snapshot.listeners, self.threads.len(), ours) {
                 Ok(listener) => fresh.push(listener),
                 Err(error) => errors.push(bind_error(listener, &error)),
             }
@@ -232,11 +234,13 @@ struct Bound {
 }
 
 /// One socket per thread on the same address; the kernel spreads connections over them.
-fn bind(listener: &Listener, all: &[Listener], threads: usize) -> io::Result<Bound> {
+///
+/// `ours`: this process has the port on another address already, and may be giving it up.
+fn bind(listener: &Listener, all: &[Listener], threads: usize, ours: bool) -> io::Result<Bound> {
     let configured = listener.address;
     // `[::]` takes IPv4 too, unless somebody else on the list wants that port on IPv4.
     let only_v6 = all.iter().any(|other| other.address.is_ipv4() && other.address.port() == configured.port());
-    if configured.port() != 0 {
+    if configured.port() != 0 && !ours {
         // Sockets that share a port do not refuse each other: only a plain one finds out whether the port is taken.
         drop(open(configured, only_v6, false)?);
     }

@@ -4,13 +4,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use base::time::Timestamp;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use snapshot::generation::{Origin, Site, Snapshot};
 
-use crate::telemetry::{Metrics, SiteMetrics};
+use crate::telemetry::metrics::{Metrics, SiteMetrics};
 use crate::tls::certificates::Expired;
 use crate::tls::{self, Certificates, DevelopmentAuthority, LoadError, OriginTlsConfigs, Protocols, ServerTls};
 use crate::upstream::budget::RetryBudget;
@@ -49,6 +50,8 @@ pub struct SiteRuntime {
 
 /// One origin, ready.
 pub struct OriginRuntime {
+    /// Position in `Site::origins`.
+    pub index: usize,
     /// What was compiled.
     pub origin: Arc<Origin>,
     /// Which connections it may share.
@@ -89,7 +92,7 @@ impl Loader {
         Ok(Self {
             server_tls: ServerTls::new()?,
             origin_tls: OriginTlsConfigs::default(),
-            health: HealthRegistry::default(),
+            health: HealthRegistry::new(Instant::now()),
             budgets: Mutex::default(),
             pools: Mutex::default(),
             metrics,
@@ -139,7 +142,7 @@ impl Loader {
         Ok(SiteRuntime {
             origins,
             weights: site.origins.iter().map(|origin| origin.weight).collect(),
-            health: self.health.site(&site.name, &labels, site.health),
+            health: self.health.site(&site.name, &labels, site.health, Instant::now()),
             budget: self.budget(site),
             metrics: self.metrics.site(&site.name, &labels),
             site: site.clone(),
@@ -165,7 +168,7 @@ impl Loader {
                 Some(OriginTlsRuntime { name, config, http1 })
             }
         };
-        Ok(OriginRuntime { origin: origin.clone(), pool: self.pool_key(origin), tls })
+        Ok(OriginRuntime { index, origin: origin.clone(), pool: self.pool_key(origin), tls })
     }
 
     /// The retry budget of a site; made anew when its policy changes.
@@ -175,7 +178,7 @@ impl Loader {
         if budgets.len() >= MAX_BUDGETS && !budgets.contains_key(&key) {
             budgets.clear();
         }
-        budgets.entry(key).or_insert_with(|| Arc::new(RetryBudget::new(site.retry.budget_percent))).clone()
+        budgets.entry(key).or_insert_with(|| Arc::new(RetryBudget::new(site.retry.budget_percent, Instant::now()))).clone()
     }
 
     /// Equal for origins that can share connections, whatever generation and site they are in.

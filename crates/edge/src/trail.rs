@@ -12,7 +12,8 @@ use crate::connection::Connection;
 use crate::failure::Verdict;
 use crate::message::RequestHead;
 use crate::telemetry::bounded_text;
-use crate::upstream::balance::InFlight;
+use crate::telemetry::metrics::SiteMetrics;
+use crate::upstream::health::InFlight;
 use crate::worker::Worker;
 
 /// Longest User-Agent and Referer kept, in bytes.
@@ -27,8 +28,8 @@ pub struct Trail {
     worker: Rc<Worker>,
     started: Instant,
     event: Option<Box<RequestEvent>>,
-    /// Position of the site in its generation, for metrics.
-    site: Option<Arc<crate::telemetry::SiteMetrics>>,
+    /// Counters of the site, once it is known.
+    site: Option<Arc<SiteMetrics>>,
     received: Option<Rc<Cell<u64>>>,
     /// Counts as load on the origin until the end.
     load: Option<InFlight>,
@@ -96,7 +97,7 @@ impl Trail {
     }
 
     /// Notes the site.
-    pub fn at_site(&mut self, name: &Arc<str>, metrics: &Arc<crate::telemetry::SiteMetrics>) {
+    pub fn at_site(&mut self, name: &Arc<str>, metrics: &Arc<SiteMetrics>) {
         self.site = Some(metrics.clone());
         self.note(|event| event.site = Some(name.clone()));
     }

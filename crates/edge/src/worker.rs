@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use crate::accept;
 use crate::connection::ListenerState;
 use crate::generation::Generation;
-use crate::telemetry::{LogHandle, Metrics, SiteMetrics};
+use crate::telemetry::access_log::LogHandle;
+use crate::telemetry::metrics::{Metrics, OpenConnection, Shard, SiteMetrics};
 use crate::upstream::pool::Pools;
 use crate::upstream::resolve::Resolver;
 
@@ -77,8 +78,8 @@ pub struct Shared {
 
 /// One edge thread.
 pub struct Worker {
-    /// Position among the edge threads.
-    pub index: usize,
+    /// This thread's counters.
+    pub shard: Arc<Shard>,
     /// What all threads share.
     pub shared: Arc<Shared>,
     /// Idle origin connections.
@@ -147,6 +148,11 @@ impl Worker {
         self.scratch.replace(buffer);
     }
 
+    /// This thread's number, for counters.
+    pub fn thread(&self) -> usize {
+        self.shard.index()
+    }
+
     /// A request's head is complete.
     pub fn request_began(&self) {
         self.shared.active.fetch_add(1, Ordering::Relaxed);
@@ -155,7 +161,7 @@ impl Worker {
     /// A request has ended: count it and log it.
     pub fn request_ended(&self, site: Option<&SiteMetrics>, event: &RequestEvent) {
         self.shared.active.fetch_sub(1, Ordering::Relaxed);
-        self.shared.metrics.finish(self.index, site, event);
+        site.unwrap_or(self.shared.metrics.unmatched()).finish(self.thread(), event);
         self.log.borrow_mut().record(event);
     }
 
@@ -168,7 +174,7 @@ impl Worker {
         self.connections.set(self.connections.get() + 1);
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.next_connection.set(self.next_connection.get() + 1);
-        Some(Admission { worker: self.clone(), id: self.next_connection.get() })
+        Some(Admission { worker: self.clone(), id: self.next_connection.get(), _open: self.shard.connection_opened() })
     }
 }
 
@@ -177,6 +183,7 @@ pub struct Admission {
     worker: Rc<Worker>,
     /// Number of the connection on this thread.
     pub id: u64,
+    _open: OpenConnection,
 }
 
 impl Drop for Admission {
@@ -209,7 +216,7 @@ pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, command
         let mut cache = Cache::new(shared.current.clone());
         let held = Rc::new(cache.load().clone());
         let worker = Rc::new(Worker {
-            index,
+            shard: shared.metrics.register_shard(),
             shared,
             pools: Rc::default(),
             current: RefCell::new(Current { cache, held }),

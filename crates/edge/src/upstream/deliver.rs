@@ -9,7 +9,9 @@ use http::Method;
 use snapshot::generation::{Compatibility, HostHeader, OriginHttp};
 
 use super::connect::{self, Transport, Wants};
-use super::{balance, health, pool};
+use super::balance::{self, Tried};
+use super::health::{FailureKind, InFlight, Outcome};
+use super::pool;
 use crate::failure::Failure;
 use crate::forwarded::{self, Visit};
 use crate::generation::{OriginRuntime, SiteRuntime};
@@ -19,6 +21,7 @@ use crate::h1::parse::Refusal;
 use crate::hop::ConnectionFields;
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
 use crate::pipeline::Inform;
+use crate::telemetry::metrics::{OriginResult, Retry};
 use crate::trail::Trail;
 use crate::worker::Worker;
 use crate::{h1, h2};
@@ -59,7 +62,7 @@ struct Attempt {
     /// A pooled connection had been closed meanwhile: the origin itself did nothing wrong.
     stale: bool,
     /// Whether it speaks against the origin's health.
-    kind: Option<health::FailureKind>,
+    kind: Option<FailureKind>,
 }
 
 /// Further connections tried when pooled ones turn out stale; they do not count as retries.
@@ -76,50 +79,61 @@ pub async fn deliver(
         .map_err(|_| Failure::Refused(Refusal { status: 400, reason: "bad_header" }))?;
     let limits = site.site.retry;
     site.budget.deposit(Instant::now());
-    let (mut retries, mut stale, mut tried) = (0, 0, 0u64);
-    let mut only_fresh = false;
-    let mut chosen = choose(&delivery, tried);
+    let (mut retries, mut stale, mut tried) = (0, 0, Tried::default());
+    let mut chosen = choose(&delivery, tried).ok_or(Failure::Internal)?;
     loop {
-        let Some(index) = chosen else { return Err(Failure::Internal) };
-        let Some(origin) = site.origins.get(index) else { return Err(Failure::Internal) };
-        tried |= 1 << index.min(63);
+        let origin = site.origins.get(chosen.origin()).ok_or(Failure::Internal)?;
+        tried.insert(origin.index);
         trail.note(|event| {
             event.origin = Some(origin.origin.label.clone());
             event.attempts = event.attempts.saturating_add(1);
         });
-        trail.hold(site.health.begin(index));
+        let only_fresh = stale == MAX_STALE;
+        let thread = delivery.worker.thread();
         let body = std::mem::take(&mut delivery.body);
         let attempt = match attempt(&delivery, origin, &fields, body, only_fresh, trail, inform).await {
             Ok(answer) => {
-                site.health.report(index, health::Outcome::Success, Instant::now());
+                let result =
+                    if answer.head.status >= 500 { OriginResult::ServerError } else { OriginResult::Answered };
+                site.metrics.origin_request(thread, origin.index, result);
+                chosen.report(Outcome::Success, Instant::now());
+                trail.hold(chosen);
                 return Ok(answer);
             }
             Err(attempt) => attempt,
         };
         if let Some(kind) = attempt.kind {
-            site.health.report(index, health::Outcome::Failure(kind), Instant::now());
+            site.metrics.origin_request(thread, origin.index, result_of(kind));
+            chosen.report(Outcome::Failure(kind), Instant::now());
         }
         let Some(body) = attempt.again else { return Err(attempt.failure) };
         delivery.body = body;
         if attempt.stale && stale < MAX_STALE {
             stale += 1;
-            only_fresh = stale == MAX_STALE;
             continue;
         }
         if retries >= limits.attempts {
             return Err(attempt.failure);
         }
         if !site.budget.try_withdraw(Instant::now()) {
-            site.metrics.retry(delivery.worker.index, "budget_exhausted");
+            site.metrics.retry(Retry::BudgetExhausted);
             return Err(attempt.failure);
         }
-        site.metrics.retry(delivery.worker.index, "made");
+        site.metrics.retry(Retry::Made);
         retries += 1;
-        chosen = choose(&delivery, tried);
+        chosen = choose(&delivery, tried).ok_or(attempt.failure)?;
     }
 }
 
-fn choose(delivery: &Delivery<'_>, tried: u64) -> Option<usize> {
+fn result_of(kind: FailureKind) -> OriginResult {
+    match kind {
+        FailureKind::Resolve | FailureKind::Connect | FailureKind::Tls => OriginResult::ConnectFailed,
+        FailureKind::Timeout => OriginResult::TimedOut,
+        _ => OriginResult::Broken,
+    }
+}
+
+fn choose(delivery: &Delivery<'_>, tried: Tried) -> Option<InFlight> {
     let site = delivery.site;
     delivery
         .worker
@@ -146,7 +160,12 @@ async fn attempt(
         Ok(transport) => transport,
         // Nothing was sent: safe to try elsewhere whatever the method.
         Err(failure) => {
-            let kind = Some(health::FailureKind::Connect);
+            let kind = Some(match failure {
+                Failure::OriginName => FailureKind::Resolve,
+                Failure::OriginTls | Failure::OriginCertificate => FailureKind::Tls,
+                Failure::OriginConnectTimeout => FailureKind::Timeout,
+                _ => FailureKind::Connect,
+            });
             return Err(Attempt { failure, again: Some(body), stale: false, kind });
         }
     };
@@ -200,9 +219,9 @@ fn judge(delivery: &Delivery<'_>, error: ExchangeError, reused: bool) -> Attempt
         ExchangeErrorKind::Client(BodyError::TimedOut) => (Failure::BodyTimeout, None),
         ExchangeErrorKind::Client(BodyError::Framing) => (Failure::BodyFraming, None),
         ExchangeErrorKind::Client(BodyError::Cut) => (Failure::ClientGone, None),
-        ExchangeErrorKind::Closed => (Failure::OriginClosed, Some(health::FailureKind::Closed)),
-        ExchangeErrorKind::TimedOut => (Failure::OriginTimeout, Some(health::FailureKind::TimedOut)),
-        ExchangeErrorKind::BadResponse => (Failure::OriginBadResponse, Some(health::FailureKind::BadResponse)),
+        ExchangeErrorKind::Closed => (Failure::OriginClosed, Some(FailureKind::Closed)),
+        ExchangeErrorKind::TimedOut => (Failure::OriginTimeout, Some(FailureKind::Timeout)),
+        ExchangeErrorKind::BadResponse => (Failure::OriginBadResponse, Some(FailureKind::Protocol)),
     };
     let closed = kind == ExchangeErrorKind::Closed && !answered;
     let idempotent = is_idempotent(&delivery.head.method) && !delivery.tunnel;

@@ -14,7 +14,7 @@ use crate::generation::{OriginRuntime, OriginTlsRuntime};
 use crate::h1::client::OriginConnection;
 use crate::h2::client::SharedConnection;
 use crate::io::Io;
-use crate::telemetry::SiteMetrics;
+use crate::telemetry::metrics::{OriginConnection as Source, SiteMetrics};
 use crate::worker::Worker;
 
 /// What the request needs of the connection.
@@ -46,13 +46,13 @@ pub async fn connect(
     if !wants.http1
         && let Some(shared) = worker.pools.shared(origin.pool)
     {
-        metrics.origin_connection(worker.index, "reused");
+        metrics.origin_connection(worker.thread(), origin.index, Source::Reused);
         return Ok(Transport::Http2(shared, true));
     }
     if !wants.http2 && !wants.fresh {
         while let Some(mut idle) = worker.pools.take(origin.pool, origin.origin.timeouts.keep_alive) {
             if poll_fn(|cx| Poll::Ready(idle.poll_fresh(cx))).await {
-                metrics.origin_connection(worker.index, "reused");
+                metrics.origin_connection(worker.thread(), origin.index, Source::Reused);
                 return Ok(Transport::Http1(idle));
             }
         }
@@ -62,7 +62,8 @@ pub async fn connect(
         Ok(opened) => opened,
         Err(_elapsed) => Err(Failure::OriginConnectTimeout),
     };
-    metrics.origin_connection(worker.index, if opened.is_ok() { "new" } else { "failed" });
+    let source = if opened.is_ok() { Source::New } else { Source::Failed };
+    metrics.origin_connection(worker.thread(), origin.index, source);
     opened
 }
 
