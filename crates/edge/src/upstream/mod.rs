@@ -2,4 +2,6 @@
 
 pub mod balance;
 pub mod budget;
+pub mod connect;
 pub mod health;
+pub mod resolve;
