@@ -7,3 +7,4 @@ pub mod deliver;
 pub mod health;
 pub mod pool;
 pub mod resolve;
+pub mod transport;
