@@ -16,7 +16,6 @@ use crate::generation::Generation;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::LoadError;
-use crate::upstream::resolve::Resolver;
 use crate::worker::{self, Command, Shared};
 
 /// Connections the kernel holds for a socket until they are accepted.
@@ -39,8 +38,6 @@ pub struct EdgeOptions {
     pub metrics: Arc<Metrics>,
     /// The access log.
     pub access_log: Arc<AccessLog>,
-    /// Names of origins.
-    pub resolver: Arc<Resolver>,
 }
 
 /// A running edge.
@@ -85,7 +82,7 @@ impl Edge {
             metrics: options.metrics,
             connections: 0.into(),
             active: 0.into(),
-            resolver: options.resolver,
+            lookups: Arc::default(),
         });
         let mut threads = Vec::with_capacity(options.threads);
         for index in 0..options.threads {

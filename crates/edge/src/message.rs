@@ -44,7 +44,7 @@ impl HeaderList {
     }
 
     /// All fields, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         self.entries.iter().map(|entry| self.field(entry))
     }
 
@@ -60,7 +60,7 @@ impl HeaderList {
 
     /// The first value of a field.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.all(name).next()
+        self.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// Whether the field occurs.

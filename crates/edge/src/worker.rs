@@ -24,7 +24,7 @@ use crate::generation::Generation;
 use crate::telemetry::access_log::LogHandle;
 use crate::telemetry::metrics::{Metrics, OpenConnection, Shard, SiteMetrics};
 use crate::upstream::pool::Pools;
-use crate::upstream::resolve::Resolver;
+use crate::upstream::resolve::{ResolveConfig, ResolveCounters, Resolver};
 
 /// How often buffered log lines are handed on when traffic is too thin to fill a buffer.
 const LOG_FLUSH: Duration = Duration::from_millis(250);
@@ -72,8 +72,8 @@ pub struct Shared {
     pub connections: AtomicUsize,
     /// Requests being served now.
     pub active: AtomicUsize,
-    /// Names of origins.
-    pub resolver: Arc<Resolver>,
+    /// How often origin names were looked up, and with what success.
+    pub lookups: Arc<ResolveCounters>,
 }
 
 /// One edge thread.
@@ -84,6 +84,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Idle origin connections.
     pub pools: Rc<Pools>,
+    /// Addresses of origin names, cached for this thread.
+    pub resolver: Resolver,
     current: RefCell<Current>,
     random: RefCell<Random>,
     log: RefCell<LogHandle>,
@@ -217,6 +219,7 @@ pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, command
         let held = Rc::new(cache.load().clone());
         let worker = Rc::new(Worker {
             shard: shared.metrics.register_shard(),
+            resolver: Resolver::new(ResolveConfig::default(), shared.lookups.clone()),
             shared,
             pools: Rc::default(),
             current: RefCell::new(Current { cache, held }),

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use http::Method;
 use snapshot::generation::{Compatibility, HostHeader, OriginHttp};
 
-use super::connect::{self, Transport, Wants};
+use super::transport::{self, Transport, Wants};
 use super::balance::{self, Tried};
 use super::health::{FailureKind, InFlight, Outcome};
 use super::pool;
@@ -156,7 +156,7 @@ async fn attempt(
         http2: origin.origin.http == OriginHttp::Http2 || (grpc && origin.origin.http == OriginHttp::Auto),
         fresh: only_fresh,
     };
-    let transport = match connect::connect(origin, wants, delivery.worker, &delivery.site.metrics).await {
+    let transport = match transport::connect(origin, wants, delivery.worker, &delivery.site.metrics).await {
         Ok(transport) => transport,
         // Nothing was sent: safe to try elsewhere whatever the method.
         Err(failure) => {

@@ -3,12 +3,13 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Instant;
 
 use snapshot::generation::{Origin, OriginHost};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::resolve::{self, ConnectError};
+use super::connect::{self, ConnectError};
 use crate::failure::Failure;
 use crate::generation::{OriginRuntime, OriginTlsRuntime};
 use crate::h1::client::OriginConnection;
@@ -89,15 +90,14 @@ async fn open(origin: &OriginRuntime, wants: Wants, worker: &Rc<Worker>) -> Resu
 
 async fn dial(origin: &Origin, worker: &Rc<Worker>) -> Result<TcpStream, Failure> {
     let addresses = match &origin.host {
-        OriginHost::Address(address) => vec![(*address, origin.port).into()],
+        OriginHost::Address(address) => smallvec::smallvec![(*address, origin.port).into()],
         OriginHost::Name(name) => worker
-            .shared
             .resolver
-            .resolve(name, origin.port, origin.timeouts.resolve)
+            .resolve(name, origin.port, origin.timeouts.resolve, Instant::now())
             .await
             .map_err(|_| Failure::OriginName)?,
     };
-    resolve::connect(&addresses, origin.timeouts.connect).await.map_err(|error| match error {
+    connect::connect(&addresses, origin.timeouts.connect).await.map_err(|error| match error {
         ConnectError::Refused => Failure::OriginRefused,
         ConnectError::TimedOut => Failure::OriginConnectTimeout,
         _ => Failure::OriginUnreachable,
