@@ -3,7 +3,6 @@
 mod cases;
 mod cpu;
 mod load;
-mod servers;
 mod statistics;
 mod table;
 
@@ -13,16 +12,21 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::peers::{self, Name, Origin, Place, Server};
 use crate::report;
 use crate::setup;
 use crate::shell::{Workspace, today};
 use cases::{CASES, Case};
-use servers::{Origin, Server};
 
 /// Runs of each case and server; the median's 95 % bounds need at least six.
 const RUNS: usize = 9;
 /// Runs with `--quick`, where the range stands in for the bounds.
 const QUICK_RUNS: usize = 3;
+
+/// Core of the server under test.
+const SERVER_CORE: &str = "0";
+/// Core of everything else.
+const LOAD_CORE: &str = "1";
 
 /// What to measure.
 #[derive(Args)]
@@ -36,28 +40,6 @@ pub struct Options {
     /// Measure only the cases whose name contains this, and write nothing
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
-}
-
-/// A server that can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Name {
-    /// The release binary of this workspace
-    Rempart,
-    /// Debian's nginx
-    Nginx,
-    /// Debian's HAProxy
-    Haproxy,
-}
-
-impl Name {
-    /// As people write it.
-    pub fn shown(self) -> &'static str {
-        match self {
-            Self::Rempart => "Rempart",
-            Self::Nginx => "nginx",
-            Self::Haproxy => "HAProxy",
-        }
-    }
 }
 
 /// One run of one case against one server.
@@ -97,15 +79,13 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     let wanted = |case: &&Case| options.case.as_ref().is_none_or(|text| case.name.contains(text.as_str()));
     let cases: Vec<&Case> = CASES.iter().filter(wanted).collect();
-    let folder = workspace.target.join("bench");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    servers::prepare(workspace, &folder)?;
-    let origin = Origin::start(workspace, &folder)?;
+    let place =
+        Place { workspace, folder: workspace.target.join("bench"), cores: Some((SERVER_CORE, LOAD_CORE)) };
+    peers::prepare(workspace, &place.folder)?;
+    let origin = Origin::start(&place)?;
     let mut running = Vec::new();
     for name in &names {
-        running.push(Server::start(workspace, *name, &folder, &origin)?);
+        running.push(Server::start(&place, *name, origin.port)?);
     }
     let facts = table::facts(workspace, &names)?;
     let runs = if options.quick { QUICK_RUNS } else { RUNS };
