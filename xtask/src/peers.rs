@@ -229,7 +229,6 @@ fn start_rempart(place: &Place, values: &[(&str, String)]) -> Result<Background>
     command.args(["--json", "run", "--config"]).arg(config);
     command.arg("--state-dir").arg(place.folder.join("rempart.state"));
     command.arg("--admin").arg(place.folder.join("rempart.sock"));
-    command.arg("--access-log").arg(place.folder.join("rempart.access.log"));
     let log = place.folder.join("rempart.log");
     command.stdout(Stdio::piped()).stderr(File::create(&log)?);
     let mut process = Background::start("Rempart", &mut command)?;

@@ -34,7 +34,7 @@ impl Workspace {
         })?;
         let root = Path::new(&manifest).parent().context("xtask lies in the workspace")?.to_path_buf();
         let caches = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
-            (Some(folder), _) if !folder.is_empty() => PathBuf::from(folder),
+            (Some(folder), _) if Path::new(&folder).is_absolute() => PathBuf::from(folder),
             (_, Some(home)) => Path::new(&home).join(".cache"),
             _ => bail!("neither XDG_CACHE_HOME nor HOME is set"),
         };
