@@ -115,7 +115,6 @@ pub struct Foreign {
 pub const FOREIGN: &[Foreign] = &[
     Foreign { path: "h2", homes: &["crates/edge/src/h2/"] },
     Foreign { path: "hickory_resolver", homes: &["crates/edge/src/upstream/resolve.rs"] },
-    Foreign { path: "httparse", homes: &["crates/edge/src/h1/"] },
     Foreign {
         path: "rustls",
         homes: &[
