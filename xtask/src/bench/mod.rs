@@ -91,6 +91,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let runs = if options.quick { QUICK_RUNS } else { RUNS };
     let samples = measure(&cases, &mut running, &origin, runs)?;
     drop(running);
+    logs_written(&place.folder, &names)?;
     let section = table::markdown(&today()?, &facts, &cases, &names, &samples, runs);
     println!("{section}");
     if options.only.is_empty() && options.case.is_none() {
@@ -124,6 +125,17 @@ fn measure(cases: &[&Case], servers: &mut [Server], origin: &Origin, runs: usize
         }
     }
     Ok(samples)
+}
+
+/// The access log was on: a server that wrote none had less to do than the others.
+fn logs_written(folder: &Path, names: &[Name]) -> Result<()> {
+    for name in names {
+        let log = folder.join(format!("{}.access.log", name.shown().to_lowercase()));
+        if fs::metadata(&log).map_or(0, |file| file.len()) == 0 {
+            bail!("{} wrote no access log: {} is empty or missing", name.shown(), log.display());
+        }
+    }
+    Ok(())
 }
 
 fn write(workspace: &Workspace, section: &str, raw: &str) -> Result<()> {
