@@ -10,6 +10,7 @@ use crate::shell::{Workspace, output};
 
 /// Page, and the arguments that make the binary print it.
 const PAGES: &[(&str, &[&str])] = &[
+    ("docs/reference/command-line.md", &["reference", "cli"]),
     ("docs/reference/configuration.md", &["reference", "config"]),
     ("docs/reference/rempart.schema.json", &["reference", "schema"]),
 ];

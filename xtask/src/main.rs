@@ -5,6 +5,7 @@ mod ci;
 mod conformance;
 mod docs;
 mod licences;
+mod peers;
 mod ports;
 mod report;
 mod setup;

@@ -34,7 +34,7 @@ impl Workspace {
         })?;
         let root = Path::new(&manifest).parent().context("xtask lies in the workspace")?.to_path_buf();
         let caches = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
-            (Some(folder), _) if !folder.is_empty() => PathBuf::from(folder),
+            (Some(folder), _) if Path::new(&folder).is_absolute() => PathBuf::from(folder),
             (_, Some(home)) => Path::new(&home).join(".cache"),
             _ => bail!("neither XDG_CACHE_HOME nor HOME is set"),
         };
@@ -300,5 +300,47 @@ impl Drop for Background {
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             eprintln!("cannot kill {}: {error}", self.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a shell script; answers whether it succeeded, and its log.
+    fn run(name: &str, script: &str, limit: Option<Duration>) -> (bool, String) {
+        let log =
+            std::env::temp_dir().join(format!("xtask-test-{}-{name}", std::process::id())).join("stage.log");
+        let result = logged(Command::new("sh").args(["-c", script]), &log, limit, |_| false);
+        let text = fs::read_to_string(&log).unwrap();
+        fs::remove_dir_all(log.parent().unwrap()).unwrap();
+        (result.is_ok(), text)
+    }
+
+    #[test]
+    fn both_outputs_are_logged_and_the_exit_code_decides() {
+        let (ok, text) = run("good", "echo out; echo err >&2", None);
+        assert!(ok && text.contains("out\n") && text.contains("err\n"), "{text}");
+        let (ok, text) = run("bad", "echo out; exit 3", None);
+        assert!(!ok && text.contains("out\n"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_hangs_is_stopped_with_its_children() {
+        let (ok, text) = run("hangs", "echo begun; sleep 600 & wait", Some(Duration::from_millis(300)));
+        assert!(!ok && text.contains("begun") && text.contains("stopped: the time limit"), "{text}");
+    }
+
+    #[test]
+    fn the_first_line_of_a_background_program_is_read_and_its_end_noticed() {
+        let mut program = Background::start(
+            "it",
+            Command::new("sh").args(["-c", "echo ready; exec sleep 600"]).stdout(Stdio::piped()),
+        )
+        .unwrap();
+        assert_eq!(program.first_line(Duration::from_secs(30)).unwrap(), "ready\n");
+        program.still_running().unwrap();
+        let mut silent = Background::start("it", Command::new("true").stdout(Stdio::piped())).unwrap();
+        assert!(silent.first_line(Duration::from_secs(30)).is_err());
     }
 }

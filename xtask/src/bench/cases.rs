@@ -61,6 +61,3 @@ pub const CASES: &[Case] = &[
         streams: 1,
     },
 ];
-
-/// Files the origin serves, and their sizes; the 1 KiB answer comes from its configuration.
-pub const FILES: &[(&str, usize)] = &[("64k", 64 << 10), ("1m", 1 << 20)];

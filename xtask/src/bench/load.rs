@@ -5,8 +5,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::cases::Case;
-use super::servers::{LOAD_CORE, Origin, Server};
-use super::{Sample, cpu};
+use super::{LOAD_CORE, Sample, cpu};
+use crate::peers::{Origin, Server};
 use crate::shell::{output, shown};
 
 /// Seconds of one measured run.

@@ -3,7 +3,6 @@
 mod cases;
 mod cpu;
 mod load;
-mod servers;
 mod statistics;
 mod table;
 
@@ -13,16 +12,21 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::peers::{self, Name, Origin, Place, Server};
 use crate::report;
 use crate::setup;
 use crate::shell::{Workspace, today};
 use cases::{CASES, Case};
-use servers::{Origin, Server};
 
 /// Runs of each case and server; the median's 95 % bounds need at least six.
 const RUNS: usize = 9;
 /// Runs with `--quick`, where the range stands in for the bounds.
 const QUICK_RUNS: usize = 3;
+
+/// Core of the server under test.
+const SERVER_CORE: &str = "0";
+/// Core of everything else.
+const LOAD_CORE: &str = "1";
 
 /// What to measure.
 #[derive(Args)]
@@ -36,28 +40,6 @@ pub struct Options {
     /// Measure only the cases whose name contains this, and write nothing
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
-}
-
-/// A server that can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Name {
-    /// The release binary of this workspace
-    Rempart,
-    /// Debian's nginx
-    Nginx,
-    /// Debian's HAProxy
-    Haproxy,
-}
-
-impl Name {
-    /// As people write it.
-    pub fn shown(self) -> &'static str {
-        match self {
-            Self::Rempart => "Rempart",
-            Self::Nginx => "nginx",
-            Self::Haproxy => "HAProxy",
-        }
-    }
 }
 
 /// One run of one case against one server.
@@ -97,20 +79,19 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     let wanted = |case: &&Case| options.case.as_ref().is_none_or(|text| case.name.contains(text.as_str()));
     let cases: Vec<&Case> = CASES.iter().filter(wanted).collect();
-    let folder = workspace.target.join("bench");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    servers::prepare(workspace, &folder)?;
-    let origin = Origin::start(workspace, &folder)?;
+    let place =
+        Place { workspace, folder: workspace.target.join("bench"), cores: Some((SERVER_CORE, LOAD_CORE)) };
+    peers::prepare(workspace, &place.folder)?;
+    let origin = Origin::start(&place)?;
     let mut running = Vec::new();
     for name in &names {
-        running.push(Server::start(workspace, *name, &folder, &origin)?);
+        running.push(Server::start(&place, *name, origin.port)?);
     }
     let facts = table::facts(workspace, &names)?;
     let runs = if options.quick { QUICK_RUNS } else { RUNS };
     let samples = measure(&cases, &mut running, &origin, runs)?;
     drop(running);
+    logs_written(&place.folder, &names)?;
     let section = table::markdown(&today()?, &facts, &cases, &names, &samples, runs);
     println!("{section}");
     if options.only.is_empty() && options.case.is_none() {
@@ -144,6 +125,17 @@ fn measure(cases: &[&Case], servers: &mut [Server], origin: &Origin, runs: usize
         }
     }
     Ok(samples)
+}
+
+/// The access log was on: a server that wrote none had less to do than the others.
+fn logs_written(folder: &Path, names: &[Name]) -> Result<()> {
+    for name in names {
+        let log = folder.join(format!("{}.access.log", name.shown().to_lowercase()));
+        if fs::metadata(&log).map_or(0, |file| file.len()) == 0 {
+            bail!("{} wrote no access log: {} is empty or missing", name.shown(), log.display());
+        }
+    }
+    Ok(())
 }
 
 fn write(workspace: &Workspace, section: &str, raw: &str) -> Result<()> {

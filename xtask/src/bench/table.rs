@@ -6,10 +6,11 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::json;
 
+use super::Sample;
 use super::cases::Case;
 use super::statistics::{Median, median};
-use super::{Name, Sample};
-use crate::shell::{Workspace, find_program, output};
+use crate::peers::Name;
+use crate::shell::{Workspace, output};
 
 /// The machine and the versions, as label and value.
 pub type Facts = Vec<(String, String)>;
@@ -33,22 +34,9 @@ pub fn facts(workspace: &Workspace, names: &[Name]) -> Result<Facts> {
         ("commit".to_owned(), commit),
     ];
     for name in names {
-        let version = match name {
-            Name::Rempart => output(workspace.command(workspace.binary()).arg("--version"))?,
-            Name::Haproxy => first_line("haproxy", "-v")?,
-            Name::Nginx => first_line("nginx", "-v")?,
-        };
-        facts.push((name.shown().to_owned(), version.trim().to_owned()));
+        facts.push((name.shown().to_owned(), name.version(workspace)?));
     }
     Ok(facts)
-}
-
-/// The first line a program says about its version, on whichever stream.
-fn first_line(program: &str, argument: &str) -> Result<String> {
-    let file = find_program(program).unwrap_or_else(|| program.into());
-    let result = Command::new(file).arg(argument).output()?;
-    let text = [result.stdout, result.stderr].concat();
-    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
 }
 
 fn of<'a>(samples: &'a [Sample], case: &'a Case, name: Name) -> impl Iterator<Item = &'a Sample> {

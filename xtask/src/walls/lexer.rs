@@ -104,21 +104,35 @@ fn character(text: &[char], from: usize) -> Option<usize> {
 
 /// Whether the code names the foreign crate `path`, and not a module of ours with the same name.
 pub fn names_crate(code: &str, path: &str) -> bool {
-    let ours = code.contains(&format!("crate::{path}"))
-        || code.contains(&format!("super::{path}"))
-        || code.contains(&format!("mod {path};"))
-        || code.contains(&format!("mod {path} "));
-    let absolute = format!("::{path}::");
-    let relative = format!("{path}::");
+    let ours = imports_module(code, path);
+    mentions(code, path).any(|(before, after)| {
+        let word_before =
+            |text: &str| text.ends_with(|letter: char| letter.is_alphanumeric() || letter == '_');
+        let absolute =
+            before.strip_suffix("::").is_some_and(|before| !word_before(before) && !before.ends_with('>'));
+        let relative = !before.ends_with("::") && !ours;
+        let imported = before.ends_with("use ") && [";", " as "].iter().any(|end| after.starts_with(end));
+        imported || (after.starts_with("::") && (absolute || relative))
+    })
+}
+
+/// Whether the file declares or imports a module of ours with this name.
+fn imports_module(code: &str, path: &str) -> bool {
+    code.split(';').any(|statement| {
+        let statement = statement.trim_start_matches([' ', '\n', '}']).trim_start_matches("pub ");
+        let ours =
+            ["use crate", "use super", "use self", "mod "].iter().any(|start| statement.starts_with(start));
+        ours && mentions(statement, path).next().is_some()
+    })
+}
+
+/// Every place where the word stands alone: the text before and after it.
+fn mentions<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
-    let at_start = |found: usize| code[..found].chars().next_back();
-    code.match_indices(&absolute).any(|(found, _)| at_start(found).is_none_or(|letter| !is_word(letter)))
-        || (!ours
-            && code
-                .match_indices(&relative)
-                .any(|(found, _)| at_start(found).is_none_or(|letter| !is_word(letter) && letter != ':')))
-        || code.contains(&format!("use {path};"))
-        || code.contains(&format!("use {path} as "))
+    code.match_indices(word).filter_map(move |(at, _)| {
+        let (before, after) = (&code[..at], &code[at + word.len()..]);
+        (!before.ends_with(is_word) && !after.starts_with(is_word)).then_some((before, after))
+    })
 }
 
 #[cfg(test)]
