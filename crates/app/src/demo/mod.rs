@@ -117,7 +117,7 @@ async fn answer(request: Request<Incoming>, site: Arc<Site>) -> Result<Reply, Cr
     let reply = match path.as_str() {
         "/" if reads => pages::home(&request),
         "/pictures" if reads => pages::pictures(),
-        "/notes" if reads => pages::notes(),
+        "/notes" if reads => pages::notes(&request),
         "/transfer" if reads => pages::transfer(),
         "/trouble" if reads => pages::trouble(),
 
@@ -143,8 +143,27 @@ async fn answer(request: Request<Incoming>, site: Arc<Site>) -> Result<Reply, Cr
         "/cut" if reads => streams::cut(),
 
         _ if path == notes::ROOT || path.starts_with(notes::PREFIX) => notes::answer(request, &site).await,
-        _ if reads => assets::find(&request).unwrap_or_else(|| pages::not_found(&path)),
-        _ => pages::not_here(&path),
+        _ => match (assets::find(&request), allowed_methods(&path)) {
+            (Some(file), _) if reads => file,
+            (Some(_), _) => reply::method_not_allowed("GET, HEAD"),
+            (None, Some(allowed)) => reply::method_not_allowed(allowed),
+            (None, None) => pages::not_found(&path),
+        },
     };
     Ok(reply)
+}
+
+/// What an address answers to that exists, but not for the method it was asked with.
+fn allowed_methods(path: &str) -> Option<&'static str> {
+    match path {
+        "/login" => Some("GET, HEAD, POST"),
+        "/logout" => Some("POST"),
+        "/upload" => Some("POST, PUT"),
+        "/ws" => Some("GET"),
+        "/" | "/pictures" | "/notes" | "/transfer" | "/trouble" | "/account" | "/picture.svg"
+        | "/picture.png" | "/events" | "/slow" | "/drip" | "/download" | "/trailers" | "/cut" => {
+            Some("GET, HEAD")
+        }
+        _ => None,
+    }
 }

@@ -38,21 +38,31 @@ pub fn home<B>(request: &Request<B>) -> Reply {
         .iter()
         .map(|(name, value)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escaped(name), escaped(value)))
         .collect();
-    let (title, lead, none) = match direct {
+    let (title, lead, none, proxy) = match direct {
         true => (
             "You are talking to the demo site directly",
             "This request did not come through Rempart. Open the address that Rempart printed instead.",
             "<p>Nothing was added: no proxy was on the way.</p>",
+            "is not on the way",
         ),
         false => (
             "Rempart stands in front of this page",
             "Your browser asked Rempart, Rempart asked this website, and the answer came back the same way. \
              Everything below happens through it.",
             "",
+            "checks it and passes it on",
         ),
     };
     let origin = escaped(&base_address(request));
-    let values = [("heading", title), ("lead", lead), ("added", &rows), ("none", none), ("origin", &origin)];
+    let values = [
+        ("heading", title),
+        ("lead", lead),
+        ("added", &rows),
+        ("none", none),
+        ("origin", &origin),
+        ("proxy", proxy),
+        ("proxy_class", if direct { "absent" } else { "" }),
+    ];
     uncached(page(StatusCode::OK, "/", title, &filled(include_str!("assets/home.html"), &values)))
 }
 
@@ -62,8 +72,9 @@ pub fn pictures() -> Reply {
 }
 
 /// A page on top of the JSON API.
-pub fn notes() -> Reply {
-    page(StatusCode::OK, "/notes", "Notes", include_str!("assets/notes.html"))
+pub fn notes<B>(request: &Request<B>) -> Reply {
+    let values = [("origin", &*escaped(&base_address(request)))];
+    uncached(page(StatusCode::OK, "/notes", "Notes", &filled(include_str!("assets/notes.html"), &values)))
 }
 
 /// Downloads and uploads.
@@ -106,14 +117,6 @@ pub fn not_found(path: &str) -> Reply {
     let sentence =
         format!("There is no {path} on the demo site. This page, too, comes from the website itself.");
     message(StatusCode::NOT_FOUND, "There is nothing here", &sentence)
-}
-
-/// A method other than GET and HEAD where no form and no API is.
-pub fn not_here(path: &str) -> Reply {
-    match NAVIGATION.iter().any(|(known, _)| *known == path) {
-        true => reply::method_not_allowed("GET, HEAD"),
-        false => not_found(path),
-    }
 }
 
 /// The request as the website saw it, for programs and for the home page.

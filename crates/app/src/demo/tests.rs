@@ -129,7 +129,7 @@ async fn every_link_of_the_pages_leads_somewhere() {
                 "/fail" => StatusCode::INTERNAL_SERVER_ERROR,
                 "/no-such-page" => StatusCode::NOT_FOUND,
                 "/account" => StatusCode::SEE_OTHER,
-                "/logout" => StatusCode::NOT_FOUND,
+                "/logout" => StatusCode::METHOD_NOT_ALLOWED,
                 _ => StatusCode::OK,
             };
             assert_eq!(demo.get(link).await.status, expected, "{link}");
@@ -272,8 +272,21 @@ async fn notes_are_written_read_changed_and_deleted() {
 #[tokio::test]
 async fn methods_and_addresses_that_do_not_fit_are_refused() {
     let demo = start().await;
-    let answer = demo.ask("DELETE", "/pictures", &[], "").await;
-    assert_eq!((answer.status, answer.header(header::ALLOW)), (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"));
+    for (method, path, allowed) in [
+        ("DELETE", "/pictures", "GET, HEAD"),
+        ("POST", "/style.css", "GET, HEAD"),
+        ("GET", "/logout", "POST"),
+        ("GET", "/upload", "POST, PUT"),
+        ("DELETE", "/login", "GET, HEAD, POST"),
+        ("POST", "/ws", "GET"),
+    ] {
+        let answer = demo.ask(method, path, &[], "").await;
+        assert_eq!(
+            (answer.status, answer.header(header::ALLOW)),
+            (StatusCode::METHOD_NOT_ALLOWED, allowed),
+            "{path}"
+        );
+    }
     assert_eq!(demo.ask("POST", "/nowhere", &[], "").await.status, StatusCode::NOT_FOUND);
     let socket = demo.get("/ws").await;
     assert_eq!((socket.status, socket.header(header::UPGRADE)), (StatusCode::UPGRADE_REQUIRED, "websocket"));

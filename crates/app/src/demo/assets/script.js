@@ -32,7 +32,7 @@ async function trace() {
     showFacts(byId("trace"), facts);
     state.textContent = "";
   } catch {
-    state.textContent = "There is no trace here: this page did not come through Rempart.";
+    state.textContent = "Nothing answered there. Is Rempart in front of this page?";
   }
   const entry = performance.getEntriesByType("navigation")[0];
   if (entry?.nextHopProtocol) {
