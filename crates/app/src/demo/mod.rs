@@ -35,6 +35,8 @@ pub use self::tour::tour;
 
 /// Connections open at the same time; further ones wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 1024;
+/// WebSockets open at the same time; further ones are answered with 503.
+const MAX_SOCKETS: usize = 256;
 /// Time for a request head, which is also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pause after a failed accept, so that a machine out of file descriptors is not also out of processor time.
@@ -44,6 +46,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 struct Site {
     notes: Mutex<Notes>,
     sessions: Mutex<Sessions>,
+    /// Room for WebSockets, which live on after the connection they came on is done.
+    sockets: Arc<Semaphore>,
     /// Its other end is dropped when the site closes; what has no end of its own ends then.
     open: watch::Receiver<()>,
 }
@@ -55,7 +59,12 @@ pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) ->
     let address = listener.local_addr()?;
     tracing::debug!(%address, "the demo site is open");
     let (_closing, open) = watch::channel(());
-    let site = Arc::new(Site { notes: Mutex::default(), sessions: Mutex::default(), open });
+    let site = Arc::new(Site {
+        notes: Mutex::default(),
+        sessions: Mutex::default(),
+        sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
+        open,
+    });
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);

@@ -26,6 +26,9 @@ pub fn upgrade(request: Request<Incoming>, site: &Site) -> Reply {
         let refusal = with(refusal, header::UPGRADE, "websocket");
         return with(with(refusal, header::CONNECTION, "upgrade"), header::SEC_WEBSOCKET_VERSION, "13");
     };
+    let Ok(place) = site.sockets.clone().try_acquire_owned() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "Too many WebSockets are open.");
+    };
     let accept = derive_accept_key(key.as_bytes());
     let open = site.open.clone();
     tokio::spawn(async move {
@@ -33,6 +36,7 @@ pub fn upgrade(request: Request<Incoming>, site: &Site) -> Reply {
             Ok(connection) => echo(connection, open).await,
             Err(error) => tracing::debug!(%error, "a WebSocket of the demo site did not open"),
         }
+        drop(place);
     });
     let mut reply = text(StatusCode::SWITCHING_PROTOCOLS, "");
     *reply.body_mut() = Default::default();

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::streams::{LINE_BYTES, MAX_TRANSFER_BYTES, piece};
-use super::{notes, serve, sessions};
+use super::{MAX_SOCKETS, notes, serve, sessions};
 
 /// A running demo site; dropping it closes the site.
 struct Demo {
@@ -307,6 +307,22 @@ async fn a_websocket_echoes_text_and_bytes() {
     demo.running.await.unwrap().unwrap();
     let last = socket.next().await;
     assert!(matches!(&last, Some(Ok(Message::Close(_)))), "the site says goodbye when it closes: {last:?}");
+}
+
+#[tokio::test]
+async fn websockets_are_bounded() {
+    let demo = start().await;
+    let mut open = Vec::new();
+    for _ in 0..MAX_SOCKETS {
+        let stream = TcpStream::connect(demo.address).await.unwrap();
+        let (socket, _) =
+            tokio_tungstenite::client_async(format!("ws://{}/ws", demo.address), stream).await.unwrap();
+        open.push(socket);
+    }
+    let stream = TcpStream::connect(demo.address).await.unwrap();
+    let refused = tokio_tungstenite::client_async(format!("ws://{}/ws", demo.address), stream).await;
+    let Err(tokio_tungstenite::tungstenite::Error::Http(answer)) = refused else { panic!("one too many") };
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
