@@ -1,2 +1,5 @@
 //! rempart
+
+mod demo;
+
 fn main() {}

@@ -51,25 +51,20 @@ impl Entry {
 
 /// The entry for a failure: by reason, else by status among those that blame the same party, else that party's own.
 pub fn find(reason: &str, status: u16, fault: Fault) -> &'static Entry {
-    let (general, of_fault) = side(fault);
+    let general = match fault {
+        Fault::Visitor => &visitor::GENERAL,
+        Fault::Edge => &edge::GENERAL,
+        Fault::Origin => &origin::GENERAL,
+    };
     all()
         .find(|entry| entry.reason == reason)
-        .or_else(|| of_fault.iter().find(|entry| entry.statuses.contains(&status)))
+        .or_else(|| all().find(|entry| entry.fault == fault && entry.statuses.contains(&status)))
         .unwrap_or(general)
 }
 
 /// Every entry that has a reason.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    [Fault::Visitor, Fault::Edge, Fault::Origin].into_iter().flat_map(|fault| side(fault).1)
-}
-
-/// What is said of one party: the general entry, and those with a reason.
-fn side(fault: Fault) -> (&'static Entry, &'static [Entry]) {
-    match fault {
-        Fault::Visitor => (&visitor::GENERAL, visitor::ENTRIES),
-        Fault::Edge => (&edge::GENERAL, edge::ENTRIES),
-        Fault::Origin => (&origin::GENERAL, origin::ENTRIES),
-    }
+    visitor::ENTRIES.iter().chain(edge::ENTRIES).chain(origin::ENTRIES)
 }
 
 #[cfg(test)]
