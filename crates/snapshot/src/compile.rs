@@ -56,7 +56,8 @@ pub struct Compiled {
     pub snapshot: Option<Snapshot>,
     /// Everything found, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
-    /// Where everything is written; turns the `place` of a listener or certificate into a location.
+    /// Where everything is written: `places.locate` turns the `place` of a listener or certificate into a
+    /// location.
     pub places: Places,
 }
 

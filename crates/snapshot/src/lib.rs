@@ -5,11 +5,14 @@ mod compile;
 pub mod desired;
 pub mod diagnostic;
 pub mod generation;
+pub mod outline;
+mod reference;
 mod review;
 mod shape;
 pub mod source;
 pub mod units;
 
 pub use compile::{Compiled, Input, Mode, command_line_config, compile, references, unreadable};
+pub use reference::reference_markdown;
 pub use review::Places;
 pub use shape::json_schema;
