@@ -145,15 +145,16 @@ fn names_choose_and_the_nameless_get_the_site_they_can_mean() {
 #[test]
 fn a_development_site_signs_names_beyond_its_own_certificate_and_renews() {
     let authority = authority();
-    let snapshot = generation(vec![site(0, &["*.example"], Certificate::Development)]);
+    let snapshot = generation(vec![site(0, &["*.shop.example"], Certificate::Development)]);
     let certificates = load(&snapshot, Some(&authority)).unwrap();
-    let shallow = certificates.choose(Some("a.example"), now).unwrap();
-    let deep = certificates.choose(Some("b.a.example"), now).unwrap();
+    let shallow = certificates.choose(Some("a.shop.example"), now).unwrap();
+    let deep = certificates.choose(Some("b.a.shop.example"), now).unwrap();
+    assert!(Arc::ptr_eq(&shallow, &certificates.choose(None, now).unwrap()), "the site's own covers it");
     assert!(!Arc::ptr_eq(&shallow, &deep), "a wildcard covers one label");
-    assert!(Arc::ptr_eq(&deep, &certificates.choose(Some("b.a.example"), now).unwrap()));
+    assert!(Arc::ptr_eq(&deep, &certificates.choose(Some("b.a.shop.example"), now).unwrap()));
     let before = certificates.expiry(0).unwrap();
     let later = || now().plus(DAY * 75);
-    let renewed = certificates.choose(Some("a.example"), later).unwrap();
+    let renewed = certificates.choose(Some("a.shop.example"), later).unwrap();
     assert!(!Arc::ptr_eq(&shallow, &renewed));
     assert!(certificates.expiry(0).unwrap() > before);
     assert!(Arc::ptr_eq(&renewed, &certificates.choose(None, later).unwrap()));
