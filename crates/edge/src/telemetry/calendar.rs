@@ -85,7 +85,8 @@ impl Date {
     fn of(seconds: u64) -> Self {
         let days = (seconds / 86_400) as u32 + 719_468;
         let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
         let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
@@ -142,7 +143,8 @@ mod tests {
 
     #[test]
     fn file_names_sort_by_time_and_are_recognised() {
-        let (earlier, later) = (basic(Timestamp(1_700_000_000_000_001)), basic(Timestamp(1_700_000_000_100_000)));
+        let (earlier, later) =
+            (basic(Timestamp(1_700_000_000_000_001)), basic(Timestamp(1_700_000_000_100_000)));
         assert_eq!(earlier, "20231114T221320.000001Z");
         assert!(earlier < later && is_basic(&earlier) && is_basic(&later));
         for other in ["", "gz", "20231114T221320Z", "20231114T221320.00000xZ", "20231114T221320.000001Z.gz"] {

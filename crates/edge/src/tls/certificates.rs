@@ -65,7 +65,7 @@ impl Certificates {
                 let slot = match &site.certificate {
                     Certificate::Development => sign(site, development, now),
                     Certificate::Pem { chain, key, place } => {
-                        let given = Given { site, place, chain, key };
+                        let given = Given { place, chain, key };
                         given.load(now, expired, &mut warnings).map(Slot::Given)
                     }
                 };
@@ -81,7 +81,7 @@ impl Certificates {
         Ok(Self { snapshot: snapshot.clone(), slots, nameless: nameless(snapshot), warnings })
     }
 
-    /// What works, but not as the operator will want it: shown, never a reason to refuse.
+    /// What was served although it should not be left so: certificates past their end, with `Expired::Serve`.
     pub fn warnings(&self) -> &[LoadError] {
         &self.warnings
     }
@@ -190,7 +190,6 @@ fn sign(
 
 /// A site's certificate as given in the configuration.
 struct Given<'a> {
-    site: &'a Site,
     place: &'a str,
     chain: &'a [u8],
     key: &'a [u8],
@@ -229,8 +228,6 @@ impl Given<'_> {
                 Expired::Serve => warnings.push(error),
             }
         }
-        warnings.extend(self.uncovered(&key));
-        warnings.extend(self.disorder(&chain));
         Ok(Leaf { key: Arc::new(key), expires })
     }
 
@@ -270,34 +267,6 @@ impl Given<'_> {
                 "use the key the certificate was requested with; after a renewal both files must be replaced",
             )
         })
-    }
-
-    fn uncovered(&self, key: &CertifiedKey) -> Option<LoadError> {
-        let missing = self.site.hosts.iter().find_map(|host| match host {
-            HostPattern::Exact(name) if !covers(key, name) => Some(name.to_string()),
-            // Any label will do: a wildcard covers them all.
-            HostPattern::Suffix(name) if !covers(key, &format!("rempart-probe.{name}")) => {
-                Some(format!("*.{name}"))
-            }
-            _ => None,
-        })?;
-        Some(self.error(
-            "certificate-does-not-cover-host",
-            format!("the certificate does not cover {missing}; browsers will refuse it there"),
-            "request a certificate with this name, or take the name off the site",
-        ))
-    }
-
-    fn disorder(&self, chain: &[CertificateDer<'static>]) -> Option<LoadError> {
-        let broken = chain.windows(2).position(|pair| match pair {
-            [below, above] => !signed_by(below, above).unwrap_or(false),
-            _ => false,
-        })?;
-        Some(self.error(
-            "certificate-chain-broken",
-            format!("certificate {} of the file is not issued by certificate {}", broken + 1, broken + 2),
-            "order the file leaf first, each certificate followed by its issuer; some clients refuse it as it is",
-        ))
     }
 
     fn chain_error(&self, error: &PemError) -> LoadError {
@@ -349,12 +318,6 @@ fn covers(key: &CertifiedKey, host: &str) -> bool {
     let leaf = key.cert.first().and_then(|der| ParsedCertificate::try_from(der).ok());
     let Some((leaf, name)) = leaf.zip(ServerName::try_from(host).ok()) else { return false };
     rustls::client::verify_server_name(&leaf, &name).is_ok()
-}
-
-fn signed_by(below: &CertificateDer<'_>, above: &CertificateDer<'_>) -> Option<bool> {
-    let (_, below) = X509Certificate::from_der(below).ok()?;
-    let (_, above) = X509Certificate::from_der(above).ok()?;
-    Some(below.issuer().as_raw() == above.subject().as_raw())
 }
 
 fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {

@@ -9,6 +9,7 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_native_certs::CertificateResult;
 use snapshot::generation::{OriginHttp, OriginVerify, Snapshot};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -107,7 +108,10 @@ impl OriginTlsConfigs {
                     }
                     match self.get(&tls.verify, protocols, &place) {
                         Ok(config) => drop(needed.insert(kind, config)),
-                        Err(error) => errors.push(error),
+                        Err(error) => {
+                            errors.push(error);
+                            break;
+                        }
                     }
                 }
                 if server_name(&tls.server_name).is_err() {
@@ -115,7 +119,6 @@ impl OriginTlsConfigs {
                 }
             }
         }
-        errors.dedup();
         if errors.is_empty() {
             *lock(&self.kept) = needed;
             return Ok(());
@@ -169,23 +172,27 @@ impl OriginTlsConfigs {
         if let Some(roots) = &*system {
             return Ok(roots.clone());
         }
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        // Systems carry a few certificates no verifier accepts; the rest is what counts.
-        let (taken, ignored) = roots.add_parsable_certificates(found.certs);
-        tracing::debug!(taken, ignored, errors = found.errors.len(), "system certificate authorities read");
-        if roots.is_empty() {
-            let cause = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
-            return Err(LoadError {
-                place: place.to_owned(),
-                code: "no-system-authorities",
-                message: format!("this machine has no certificate authorities to check the origin against{cause}"),
-                hint: "install the package ca-certificates, or name the origin's own authorities in this tls table"
-                    .to_owned(),
-            });
-        }
+        let roots = system_roots(rustls_native_certs::load_native_certs(), place)?;
         Ok(system.insert(Arc::new(roots)).clone())
     }
+}
+
+/// The usable ones among the certificates found on this machine; at least one.
+pub(super) fn system_roots(found: CertificateResult, place: &str) -> Result<RootCertStore, LoadError> {
+    let mut roots = RootCertStore::empty();
+    // Systems carry a few certificates no verifier accepts; the rest is what counts.
+    let (taken, ignored) = roots.add_parsable_certificates(found.certs);
+    tracing::debug!(taken, ignored, errors = found.errors.len(), "system certificate authorities read");
+    if !roots.is_empty() {
+        return Ok(roots);
+    }
+    let cause = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
+    Err(LoadError {
+        place: place.to_owned(),
+        code: "no-system-authorities",
+        message: format!("this machine has no certificate authorities to check the origin against{cause}"),
+        hint: "install the package ca-certificates, or set `authorities` for this origin".to_owned(),
+    })
 }
 
 /// The name sent to an origin and looked for in its certificate: a DNS name or an address, brackets allowed.

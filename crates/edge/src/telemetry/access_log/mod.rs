@@ -199,7 +199,15 @@ pub struct LogHandle {
 
 impl LogHandle {
     fn new(sender: SyncSender<Message>, control: Arc<Control>, counts: Arc<LogCounts>) -> Self {
-        Self { sender, control, counts, buffer: Vec::new(), lines: 0, clock: Clock::new(), looked: Instant::now() }
+        Self {
+            sender,
+            control,
+            counts,
+            buffer: Vec::new(),
+            lines: 0,
+            clock: Clock::new(),
+            looked: Instant::now(),
+        }
     }
 
     /// Takes one finished request. Nothing happens while the log is off.

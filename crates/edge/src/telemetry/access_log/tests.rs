@@ -80,7 +80,8 @@ fn a_writer_that_stands_still_costs_lines_and_never_waits() {
 
 #[test]
 fn a_full_disk_is_counted_and_told() {
-    let log = AccessLog::start(&config(AccessLogTarget::File("/dev/full".to_owned())), Arc::default()).unwrap();
+    let log =
+        AccessLog::start(&config(AccessLogTarget::File("/dev/full".to_owned())), Arc::default()).unwrap();
     let mut handle = log.handle();
     for _ in 0..500 {
         handle.record(&samples::event());
@@ -114,7 +115,8 @@ fn reload_changes_target_and_detail_without_losing_lines() {
     handle.record(&samples::event());
     handle.flush();
 
-    let full = generation::AccessLog { client_ip: ClientIpDetail::Full, ..config(file(&directory, "two.log")) };
+    let full =
+        generation::AccessLog { client_ip: ClientIpDetail::Full, ..config(file(&directory, "two.log")) };
     log.reconfigure(&full);
     handle.record(&samples::event());
     handle.flush();
@@ -124,7 +126,8 @@ fn reload_changes_target_and_detail_without_losing_lines() {
     drop(handle);
     assert!(log.shutdown(WAIT));
     let all: Vec<_> = ["one.log", "two.log"].map(|name| (directory.path().join(name), name)).into();
-    let seen: Vec<_> = all.iter().filter(|(path, _)| path.exists()).flat_map(|(_, name)| lines(&directory, name)).collect();
+    let seen: Vec<_> =
+        all.iter().filter(|(path, _)| path.exists()).flat_map(|(_, name)| lines(&directory, name)).collect();
     assert_eq!(
         seen.iter().map(|line| line["client"].as_str().unwrap()).collect::<Vec<_>>(),
         ["203.0.113.0", "203.0.113.77"]

@@ -6,9 +6,9 @@ use base::event::{Completion, Fault, Protocol};
 
 /// Status codes with a label of their own: those that origins and the edge commonly send.
 const EXACT_STATUSES: [u16; 52] = [
-    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412,
-    413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 451, 500, 501, 502, 503, 504, 505, 508, 520, 521, 522,
-    523, 524, 525, 526, 527, 530,
+    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410,
+    411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 451, 500, 501, 502, 503, 504, 505,
+    508, 520, 521, 522, 523, 524, 525, 526, 527, 530,
 ];
 /// What the others are counted under; `none` is for a client that left before there was a status.
 const STATUS_FAMILIES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -60,7 +60,8 @@ pub(super) fn protocol_slot(protocol: Protocol) -> usize {
 }
 
 /// Every way of not completing, at the index that `incomplete_slot` gives.
-pub(super) const INCOMPLETE: [Completion; 3] = [Completion::ClientGone, Completion::OriginCut, Completion::TimedOut];
+pub(super) const INCOMPLETE: [Completion; 3] =
+    [Completion::ClientGone, Completion::OriginCut, Completion::TimedOut];
 
 pub(super) fn incomplete_slot(completion: Completion) -> Option<usize> {
     INCOMPLETE.iter().position(|&other| other == completion)

@@ -41,7 +41,10 @@ fn requests(out: &mut Exposition, sites: &[SiteView]) {
         for (protocol, row) in PROTOCOLS.iter().zip(&site.totals.requests) {
             for (slot, &count) in row.iter().enumerate().filter(|(_, count)| **count > 0) {
                 let status = status_label(slot);
-                out.sample(&[("site", &site.name), ("protocol", protocol.name()), ("status", &status)], count);
+                out.sample(
+                    &[("site", &site.name), ("protocol", protocol.name()), ("status", &status)],
+                    count,
+                );
             }
         }
     }
@@ -51,10 +54,17 @@ fn requests(out: &mut Exposition, sites: &[SiteView]) {
             out.sample(&[("site", &site.name), ("fault", fault.name()), ("reason", reason)], count);
         }
     }
-    out.family("rempart_requests_incomplete_total", "counter", "Requests whose response did not reach its end.");
+    out.family(
+        "rempart_requests_incomplete_total",
+        "counter",
+        "Requests whose response did not reach its end.",
+    );
     for site in sites {
         for (slot, completion) in INCOMPLETE.iter().enumerate() {
-            out.sample(&[("site", &site.name), ("completion", completion.name())], site.core.incomplete(slot));
+            out.sample(
+                &[("site", &site.name), ("completion", completion.name())],
+                site.core.incomplete(slot),
+            );
         }
     }
     out.family("rempart_bytes_in_total", "counter", "Bytes of request bodies received.");
@@ -146,7 +156,11 @@ fn configuration(out: &mut Exposition, metrics: &Metrics) {
         out.family("rempart_config_last_reload_timestamp_seconds", "gauge", help);
         out.sample(&[], at.0 as f64 / MICROS);
     }
-    out.family("rempart_certificate_expiry_seconds", "gauge", "When the site's certificate ends, as Unix time.");
+    out.family(
+        "rempart_certificate_expiry_seconds",
+        "gauge",
+        "When the site's certificate ends, as Unix time.",
+    );
     for (site, expiry) in &state.certificates {
         out.sample(&[("site", site)], expiry.seconds());
     }
@@ -193,7 +207,8 @@ impl Exposition {
     }
 
     fn suffixed(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.put(format_args!("{}{suffix}", self.family));
+        self.text.push_str(self.family);
+        self.text.push_str(suffix);
         for (index, (name, text)) in labels.iter().enumerate() {
             self.put(format_args!("{}{name}=\"", if index == 0 { '{' } else { ',' }));
             self.escaped(text);

@@ -17,13 +17,13 @@ pub const MAX_ORIGINS_PER_SITE: usize = 64;
 
 /// Upper bounds of the request duration histogram, in microseconds: 0.5 ms to 60 s.
 pub(super) const BUCKETS_US: [u64; 16] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000, 30_000_000, 60_000_000,
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 /// The same in seconds, as label values.
 pub(super) const BUCKET_LABELS: [&str; 16] = [
-    "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30",
-    "60",
+    "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5",
+    "10", "30", "60",
 ];
 /// Buckets, and one for everything slower.
 pub(super) const BUCKET_SLOTS: usize = BUCKETS_US.len() + 1;
@@ -146,7 +146,8 @@ impl SiteCore {
             // Only those that no generation uses any more can go.
             let gone: Vec<_> = origins.extract_if(.., |_, core| Arc::strong_count(core) == 1).collect();
             if !gone.is_empty() {
-                let other = origins.entry(OTHER.into()).or_insert_with(|| Arc::new(self.new_origin(OTHER.into())));
+                let other =
+                    origins.entry(OTHER.into()).or_insert_with(|| Arc::new(self.new_origin(OTHER.into())));
                 gone.iter().for_each(|(_, core)| other.absorb(core));
             }
         }
@@ -167,7 +168,9 @@ impl SiteCore {
         let sum = |read: &dyn Fn(&SiteShard) -> u64| self.shards.iter().map(read).fold(0, u64::wrapping_add);
         SiteTotals {
             requests: std::array::from_fn(|protocol| {
-                std::array::from_fn(|slot| sum(&|shard| shard.requests.get(protocol).map_or(0, |row| row.get(slot))))
+                std::array::from_fn(|slot| {
+                    sum(&|shard| shard.requests.get(protocol).map_or(0, |row| row.get(slot)))
+                })
             }),
             durations: std::array::from_fn(|bucket| sum(&|shard| shard.durations.get(bucket))),
             duration_us: sum(&|shard| shard.duration_us.load(Relaxed)),
@@ -246,7 +249,11 @@ impl OriginCore {
 
     fn totals(&self) -> OriginTotals {
         let count = |wanted: &dyn Fn(OriginResult) -> bool| {
-            OriginResult::ALL.iter().filter(|result| wanted(**result)).map(|result| self.requests(*result)).sum()
+            OriginResult::ALL
+                .iter()
+                .filter(|result| wanted(**result))
+                .map(|result| self.requests(*result))
+                .sum()
         };
         OriginTotals {
             origin: self.label.clone(),
@@ -287,7 +294,9 @@ impl SiteMetrics {
         }
         shard.bytes_out.fetch_add(event.bytes_out, Relaxed);
         if let Some(fault) = event.fault {
-            self.core.failures.add(self.core.failures_seen.index(fault, event.reason.unwrap_or("unknown")), 1);
+            self.core
+                .failures
+                .add(self.core.failures_seen.index(fault, event.reason.unwrap_or("unknown")), 1);
         }
         if let Some(slot) = incomplete_slot(event.completion) {
             self.core.incomplete.add(slot, 1);

@@ -28,7 +28,8 @@ fn parse(text: &str) -> Samples {
         } else {
             let (name, labels, value) = parse_sample(line);
             let suffix = name.strip_prefix(&current).unwrap_or_else(|| panic!("{line} belongs to no family"));
-            let allowed: &[&str] = if kinds[&current] == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            let allowed: &[&str] =
+                if kinds[&current] == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
             assert!(allowed.contains(&suffix), "{line}");
             assert_eq!(samples.insert((name, labels), value), None, "{line} is there twice");
         }
@@ -79,7 +80,8 @@ fn parse_sample(line: &str) -> (String, Vec<(String, String)>, f64) {
 }
 
 fn get(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-    let mut labels: Vec<_> = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let mut labels: Vec<_> =
+        labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     labels.sort();
     samples.get(&(name.to_owned(), labels)).copied()
 }
@@ -125,7 +127,11 @@ fn one_request_appears_in_every_family_it_belongs_to() {
     let origin = |origin, result| [("site", "shop"), ("origin", origin), ("result", result)];
     for (name, labels, value) in [
         ("rempart_requests_total", &[("site", "shop"), ("protocol", "h2"), ("status", "502")][..], 1.0),
-        ("rempart_edge_failures_total", &[("site", "shop"), ("fault", "origin"), ("reason", "origin_reset")], 1.0),
+        (
+            "rempart_edge_failures_total",
+            &[("site", "shop"), ("fault", "origin"), ("reason", "origin_reset")],
+            1.0,
+        ),
         ("rempart_requests_incomplete_total", &[("site", "shop"), ("completion", "origin_cut")], 1.0),
         ("rempart_bytes_in_total", &[("site", "shop")], 5.0),
         ("rempart_bytes_out_total", &[("site", "shop")], 7.0),
@@ -157,8 +163,11 @@ fn one_request_appears_in_every_family_it_belongs_to() {
     assert_eq!(metrics.totals(), Totals { requests: 1, connections: 1 });
     assert_eq!(
         site.origins(),
-        [("http://a:1", 0), ("http://b:2", 1)]
-            .map(|(origin, failures)| OriginTotals { origin: origin.into(), requests: 1, failures })
+        [("http://a:1", 0), ("http://b:2", 1)].map(|(origin, failures)| OriginTotals {
+            origin: origin.into(),
+            requests: 1,
+            failures
+        })
     );
     drop(open);
     assert_eq!(metrics.totals().connections, 0);
@@ -200,7 +209,8 @@ fn the_histogram_is_cumulative_and_agrees_with_its_sum_and_count() {
     for bound in site::BUCKET_LABELS {
         let limit = bound.parse::<f64>().unwrap() * 1e6;
         let expected = durations.iter().filter(|&&duration| duration as f64 <= limit).count() as f64;
-        let count = get(&seen, "rempart_request_duration_seconds_bucket", &[("site", "shop"), ("le", bound)]).unwrap();
+        let count = get(&seen, "rempart_request_duration_seconds_bucket", &[("site", "shop"), ("le", bound)])
+            .unwrap();
         assert_eq!(count, expected, "le {bound}");
         assert!(count >= previous);
         previous = count;
@@ -242,7 +252,8 @@ fn counts_of_all_threads_add_up_and_survive_a_reload() {
 #[test]
 fn sites_beyond_the_limit_share_a_label_and_gone_ones_make_room() {
     let metrics = metrics();
-    let mut held: Vec<_> = (0..MAX_SITES + 3).map(|i| metrics.site(&format!("site-{i}").into(), &[])).collect();
+    let mut held: Vec<_> =
+        (0..MAX_SITES + 3).map(|i| metrics.site(&format!("site-{i}").into(), &[])).collect();
     for site in &held {
         site.finish(0, &samples::event());
     }
@@ -264,7 +275,8 @@ fn sites_beyond_the_limit_share_a_label_and_gone_ones_make_room() {
 #[test]
 fn origins_beyond_the_limit_share_a_label_and_gone_ones_make_room() {
     let metrics = metrics();
-    let many: Vec<Arc<str>> = (0..MAX_ORIGINS_PER_SITE + 2).map(|i| format!("http://o{i}:1").into()).collect();
+    let many: Vec<Arc<str>> =
+        (0..MAX_ORIGINS_PER_SITE + 2).map(|i| format!("http://o{i}:1").into()).collect();
     let site = metrics.site(&"shop".into(), &many);
     for index in 0..many.len() + 5 {
         site.origin_request(0, index, OriginResult::Answered);
@@ -273,7 +285,11 @@ fn origins_beyond_the_limit_share_a_label_and_gone_ones_make_room() {
         let labels = [("site", "shop"), ("origin", origin), ("result", "answered")];
         get(&parse(&metrics.render()), "rempart_origin_requests_total", &labels)
     };
-    assert_eq!((count("http://o0:1"), count("other")), (Some(1.0), Some(2.0)), "a position that is not there is ignored");
+    assert_eq!(
+        (count("http://o0:1"), count("other")),
+        (Some(1.0), Some(2.0)),
+        "a position that is not there is ignored"
+    );
     drop(site);
     metrics.site(&"shop".into(), &labels(&["http://fresh:1"])).origin_request(0, 0, OriginResult::Answered);
     assert_eq!((count("http://o0:1"), count("http://fresh:1")), (None, Some(1.0)));

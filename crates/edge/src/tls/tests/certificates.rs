@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::KeyPair;
+use rustls::sign::CertifiedKey;
 use snapshot::generation::Certificate;
 
 use super::fixture::*;
@@ -83,20 +84,6 @@ fn keys_of_every_supported_form_load() {
 }
 
 #[test]
-fn what_works_but_should_not_be_left_so_is_a_warning() {
-    let (chain, key) = self_signed(&["other.example"], -1, 30);
-    assert_eq!(warnings(&chain, &key), ["certificate-does-not-cover-host"]);
-    let unrelated = {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "somebody else");
-        params.self_signed(&key).unwrap().pem()
-    };
-    let (chain, key) = self_signed(&["a.example"], -1, 30);
-    assert_eq!(warnings(&format!("{chain}{unrelated}"), &key), ["certificate-chain-broken"]);
-}
-
-#[test]
 fn the_last_good_generation_starts_with_an_expired_certificate() {
     let (chain, key) = self_signed(&["a.example"], -30, -1);
     let snapshot = generation(vec![site(0, &["a.example"], given(&chain, &key))]);
@@ -136,7 +123,7 @@ fn names_choose_and_the_nameless_get_the_site_they_can_mean() {
         load(&generation(sites.collect()), Some(&authority)).unwrap()
     };
     let own = |certificates: &Certificates, name: Option<&str>| certificates.choose(name, now).unwrap();
-    let same = |a: &Arc<_>, b: &Arc<_>| Arc::ptr_eq::<rustls::sign::CertifiedKey>(a, b);
+    let same = |a: &Arc<CertifiedKey>, b: &Arc<CertifiedKey>| Arc::ptr_eq(a, b);
 
     let named = first(&[&["a.example"], &["b.example"]]);
     let a = own(&named, Some("a.example"));
@@ -158,15 +145,16 @@ fn names_choose_and_the_nameless_get_the_site_they_can_mean() {
 #[test]
 fn a_development_site_signs_names_beyond_its_own_certificate_and_renews() {
     let authority = authority();
-    let snapshot = generation(vec![site(0, &["*.example"], Certificate::Development)]);
+    let snapshot = generation(vec![site(0, &["*.shop.example"], Certificate::Development)]);
     let certificates = load(&snapshot, Some(&authority)).unwrap();
-    let shallow = certificates.choose(Some("a.example"), now).unwrap();
-    let deep = certificates.choose(Some("b.a.example"), now).unwrap();
+    let shallow = certificates.choose(Some("a.shop.example"), now).unwrap();
+    let deep = certificates.choose(Some("b.a.shop.example"), now).unwrap();
+    assert!(Arc::ptr_eq(&shallow, &certificates.choose(None, now).unwrap()), "the site's own covers it");
     assert!(!Arc::ptr_eq(&shallow, &deep), "a wildcard covers one label");
-    assert!(Arc::ptr_eq(&deep, &certificates.choose(Some("b.a.example"), now).unwrap()));
+    assert!(Arc::ptr_eq(&deep, &certificates.choose(Some("b.a.shop.example"), now).unwrap()));
     let before = certificates.expiry(0).unwrap();
     let later = || now().plus(DAY * 75);
-    let renewed = certificates.choose(Some("a.example"), later).unwrap();
+    let renewed = certificates.choose(Some("a.shop.example"), later).unwrap();
     assert!(!Arc::ptr_eq(&shallow, &renewed));
     assert!(certificates.expiry(0).unwrap() > before);
     assert!(Arc::ptr_eq(&renewed, &certificates.choose(None, later).unwrap()));

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::fixture::*;
@@ -20,20 +20,23 @@ async fn serve(listener: TcpListener, server: Arc<ServerConfig>, visitors: usize
             seen.push(None);
             continue;
         };
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut chunk = [0; 1024];
-            match accepted.stream.read(&mut chunk).await.unwrap() {
-                0 => break,
-                length => request.extend_from_slice(&chunk[..length]),
-            }
+        if read_head(&mut accepted.stream).await.is_some() {
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+            accepted.stream.write_all(answer).await.unwrap();
+            accepted.stream.shutdown().await.unwrap();
         }
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
-        accepted.stream.write_all(answer).await.unwrap();
-        accepted.stream.shutdown().await.unwrap();
         seen.push(Some(accepted.facts));
     }
     seen
+}
+
+/// A whole request head; `None` from a client that leaves instead.
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(head)
 }
 
 /// Runs a program while the server above serves it once.
@@ -96,9 +99,10 @@ async fn curl_trusts_names_wildcards_and_addresses_signed_by_the_authority() {
 
 #[tokio::test]
 async fn curl_refuses_a_name_nobody_has() {
-    let (output, facts) = against(&["shop.example"], "curl", curl("other.example", &[]), "").await;
+    // curl looks at the name once the handshake is done, so only its exit code (60, peer not verified) tells.
+    let (output, _) = against(&["shop.example"], "curl", curl("other.example", &[]), "").await;
     assert_eq!(output.status.code(), Some(60), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(facts, None);
+    assert!(output.stdout.is_empty());
 }
 
 #[tokio::test]

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{HandshakeKind, ServerConfig};
+use rustls_native_certs::CertificateResult;
 use snapshot::generation::{
     HostHeader, Origin, OriginHost, OriginHttp, OriginTimeouts, OriginTls, OriginVerify,
 };
 
 use super::fixture::*;
+use crate::tls::origin::system_roots;
 use crate::tls::{OriginTlsConfigs, Protocols, ServerTls, server_name};
 
 fn trusting(pem: &str) -> OriginVerify {
@@ -62,7 +66,7 @@ async fn a_self_signed_origin_is_trusted_by_its_own_certificate() {
     let (expired, expired_key) = self_signed(&["origin.example"], -30, -1);
     let server = serving(&expired, &expired_key);
     let late = verdict(&trusting(&expired), "origin.example", &server).await;
-    assert!(late.contains("expired"), "{late}");
+    assert!(late.contains("Expired"), "{late}");
     assert_eq!(verdict(&OriginVerify::Off, "origin.example", &server).await, "ok");
 }
 
@@ -86,6 +90,35 @@ async fn protocols_are_offered_as_asked_and_sessions_resume() {
     assert_eq!(Protocols::from(OriginHttp::Auto), Protocols::Any);
     assert_eq!(Protocols::from(OriginHttp::Http1), Protocols::Http1);
     assert_eq!(Protocols::from(OriginHttp::Http2), Protocols::Http2);
+}
+
+#[tokio::test]
+async fn the_system_does_not_trust_a_development_authority() {
+    let server = development_server(&authority(), &["origin.example"]);
+    match OriginTlsConfigs::default().get(&OriginVerify::System, Protocols::Any, "site[0].origin[0].tls") {
+        Ok(config) => {
+            let (near, _) = join(&config, "origin.example", &server).await;
+            let error = near.unwrap_err().to_string();
+            assert!(error.contains("UnknownIssuer"), "{error}");
+        }
+        // A container without the package; what it says is checked below.
+        Err(error) => assert_eq!(error.code, "no-system-authorities"),
+    }
+}
+
+#[test]
+fn a_machine_without_authorities_is_told_the_way_out() {
+    let error = system_roots(CertificateResult::default(), "site[0].origin[0].tls").unwrap_err();
+    assert_eq!((error.place.as_str(), error.code), ("site[0].origin[0].tls", "no-system-authorities"));
+    assert!(error.hint.contains("ca-certificates"));
+    let mut found = CertificateResult::default();
+    found.certs.push(vec![0x30, 0].into());
+    assert!(system_roots(found, "x").is_err(), "junk alone is none either");
+    let mut found = CertificateResult::default();
+    let (good, _) = self_signed(&["a.example"], -1, 30);
+    found.certs.push(vec![0x30, 0].into());
+    found.certs.push(CertificateDer::from_pem_slice(good.as_bytes()).unwrap());
+    assert_eq!(system_roots(found, "x").unwrap().len(), 1, "junk beside a good one is passed over");
 }
 
 fn origin(server_name: &str, verify: OriginVerify) -> Arc<Origin> {

@@ -36,8 +36,7 @@ impl Bench {
 
     fn write(&mut self, text: &str) {
         self.now.wall = Timestamp(self.now.wall.0 + 1);
-        let lines = text.lines().count() as u64;
-        self.sink.write(&Chunk { bytes: text.as_bytes().to_vec(), lines }, self.now);
+        self.sink.write(&chunk(text), self.now);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -50,7 +49,8 @@ impl Bench {
 
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.directory.path()).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -59,6 +59,10 @@ impl Bench {
     fn counted(&self) -> (u64, u64) {
         (self.counts.written(), self.counts.write_failed.load(Ordering::Relaxed))
     }
+}
+
+fn chunk(text: &str) -> Chunk {
+    Chunk { bytes: text.as_bytes().to_vec(), lines: text.lines().count() as u64 }
 }
 
 #[test]
@@ -77,7 +81,9 @@ fn a_file_is_private_to_its_owner_and_group_and_is_appended_to() {
 #[test]
 fn a_full_file_is_rotated_under_the_time_and_no_line_is_lost() {
     let mut bench = Bench::new("access.log", 20);
-    for text in ["0123456789\n", "second\n", "third\n", "fourth\n", "much longer than the limit of a file\n", "end\n"] {
+    for text in
+        ["0123456789\n", "second\n", "third\n", "fourth\n", "much longer than the limit of a file\n", "end\n"]
+    {
         bench.write(text);
     }
     assert_eq!(
@@ -98,7 +104,9 @@ fn a_full_file_is_rotated_under_the_time_and_no_line_is_lost() {
 #[test]
 fn a_quiet_file_is_rotated_by_age_and_deleted_after_the_retention() {
     let mut bench = Bench::new("access.log", 1_000_000);
-    for bystander in ["access.log.1", "access.log.20010101T000000.000000Z.gz", "other.log.20010101T000000.000000Z"] {
+    for bystander in
+        ["access.log.1", "access.log.20010101T000000.000000Z.gz", "other.log.20010101T000000.000000Z"]
+    {
         fs::write(bench.directory.path().join(bystander), "not ours\n").unwrap();
     }
     fs::create_dir(bench.directory.path().join("access.log.20010101T000000.000000Z")).unwrap();
@@ -225,12 +233,12 @@ impl Write for Disk {
 #[test]
 fn a_write_that_fails_half_way_counts_whole_lines_only() {
     let (mut disk, mut torn) = (Disk { taken: Vec::new(), room: 9 }, false);
-    let (lines, outcome) = deliver(&mut disk, &mut torn, b"one\ntwo\nthree\n");
+    let (lines, outcome) = deliver(&mut disk, &mut torn, &chunk("one\ntwo\nthree\n"));
     assert_eq!((lines, outcome.unwrap_err().kind(), torn), (2, ErrorKind::StorageFull, true));
-    let (lines, outcome) = deliver(&mut disk, &mut torn, b"four\n");
+    let (lines, outcome) = deliver(&mut disk, &mut torn, &chunk("four\n"));
     assert_eq!((lines, outcome.is_err(), torn), (0, true, true));
     disk.room = 100;
-    let (lines, outcome) = deliver(&mut disk, &mut torn, b"five\n");
+    let (lines, outcome) = deliver(&mut disk, &mut torn, &chunk("five\n"));
     assert_eq!((lines, outcome.is_ok(), torn), (1, true, false));
     assert_eq!(disk.taken, b"one\ntwo\nt\nfive\n");
 }
