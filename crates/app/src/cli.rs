@@ -80,7 +80,7 @@ pub enum Reference {
 }
 
 /// Where the running Rempart is found.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Place {
     /// Folder for last good generations, the development authority and the admin socket
     /// [default: /var/lib/rempart for root, else ~/.local/state/rempart].
@@ -116,15 +116,15 @@ pub struct RunArguments {
 }
 
 /// Arguments of `demo`.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct DemoArguments {
     /// Address to listen on, as http://ADDRESS:PORT or https://ADDRESS:PORT
     /// [default: http://127.0.0.1:8080 and https://127.0.0.1:8443, or free ports when those are taken].
     #[arg(long, value_name = "URL")]
     pub listen: Vec<String>,
-    /// Where metrics and health are served: a loopback address, or "off".
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    pub metrics: String,
+    /// Where metrics and health are served: a loopback address, or "off" [default: a free port].
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
     /// Where state is kept [default: a folder of its own beside the ordinary one].
     #[command(flatten)]
     pub place: Place,

@@ -1,9 +1,11 @@
 //! The one place where generations come into force: at start, on reload, and when a certificate file changes.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context as _;
 use api::admin::{
     GenerationSource, ListenerStatus, OriginStatus, Refusal, ReloadOutcome, SiteStatus, Status,
 };
@@ -12,7 +14,7 @@ use base::time::Timestamp;
 use edge::generation::{Generation, Loader};
 use edge::telemetry::access_log::{AccessLog, LogCounts};
 use edge::telemetry::metrics::Metrics;
-use edge::telemetry::ops::Health;
+use edge::telemetry::ops::{self, Health, Ops};
 use edge::tls::certificates::Expired;
 use edge::tls::{Certificates, DevelopmentAuthority, LoadError};
 use edge::{Edge, EdgeOptions};
@@ -62,6 +64,8 @@ pub struct Controller {
     /// What `/health/ready` answers.
     pub health: Arc<Health>,
     started: Instant,
+    /// The metrics listener.
+    ops: Mutex<Option<(SocketAddr, Ops)>>,
     /// The edge; taken out when the process drains.
     edge: Mutex<Option<Edge>>,
     active: Mutex<Active>,
@@ -124,7 +128,7 @@ impl Builder {
                 return Err(diagnostics);
             }
         };
-        let expired = if mode == Mode::Stored { Expired::Served } else { Expired::Refused };
+        let expired = if mode == Mode::Stored { Expired::Serve } else { Expired::Refuse };
         match self.loader.load(compiled.clone(), number, development.as_ref(), at, expired) {
             Ok(generation) => {
                 let found = generation.certificates.warnings().iter();
@@ -223,6 +227,7 @@ impl Controller {
             access_log: started.access_log,
             health: Arc::new(Health::default()),
             started: Instant::now(),
+            ops: Mutex::default(),
             edge: Mutex::new(Some(started.edge)),
             active: Mutex::new(Active {
                 sources,
@@ -233,8 +238,9 @@ impl Controller {
                 warnings: started.warnings,
             }),
         };
-        controller.came_into_force(controller.lock_active(), source != GenerationSource::LastGood);
-        controller.health.set_active(true);
+        if let Some(generation) = controller.current() {
+            controller.came_into_force(&mut controller.lock_active(), &generation, source != GenerationSource::LastGood);
+        }
         Ok(Ok(controller))
     }
 
@@ -242,19 +248,25 @@ impl Controller {
         lock(&self.active)
     }
 
-    /// Keeps what is now in force on disk and tells the metrics. A full disk costs the copy, not the change.
-    fn came_into_force(&self, mut active: MutexGuard<'_, Active>, keep: bool) {
-        let Some(generation) = self.current() else { return };
+    /// Keeps what is now in force on disk and tells metrics and health. What fails here costs a warning, not the change.
+    fn came_into_force(&self, active: &mut Active, generation: &Generation, keep: bool) {
         if keep && let Err(error) = self.state.keep(generation.number, &active.sources) {
             tracing::error!(%error, "the generation is in force but could not be kept on disk");
-            active.warnings.push(Diagnostic {
-                severity: Severity::Warning,
-                code: "not-kept".to_owned(),
-                message: format!("the generation in force could not be kept on disk: {error}"),
-                location: None,
-                hint: Some("make room in the state folder, then run `rempart reload`".to_owned()),
-            });
+            active.warnings.push(warning(
+                "not-kept",
+                format!("the generation in force could not be kept on disk: {error}"),
+                "make room in the state folder, then run `rempart reload`",
+            ));
         }
+        if let Err(error) = self.serve_metrics(generation) {
+            tracing::error!(%error, "metrics are not served");
+            active.warnings.push(warning(
+                "metrics-not-served",
+                format!("metrics are not served: {error:#}"),
+                "choose another port for [metrics] listen, or \"off\"",
+            ));
+        }
+        self.health.activate(generation.number);
         let metrics = &self.builder.loader.metrics;
         metrics.set_generation(generation.number, generation.snapshot.id);
         metrics.reload_finished(active.refused.is_none(), now());
@@ -267,6 +279,21 @@ impl Controller {
     /// Reads the configuration again and puts it in force if it is good; else everything stays as it is.
     pub fn reload(&self) -> ReloadOutcome {
         self.change(read_sources(&self.origin), self.origin.source())
+    }
+
+    /// Opens, moves or closes the metrics listener.
+    fn serve_metrics(&self, generation: &Generation) -> anyhow::Result<()> {
+        let mut running = lock(&self.ops);
+        let wanted = generation.snapshot.metrics;
+        if running.as_ref().map(|(configured, _)| *configured) == wanted {
+            return Ok(());
+        }
+        *running = None;
+        if let Some(address) = wanted {
+            let listener = std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+            *running = Some((address, ops::serve(listener, self.metrics(), self.health.clone())?));
+        }
+        Ok(())
     }
 
     /// Takes changed certificate files into the configuration in force, whatever the configuration file says meanwhile.
@@ -306,16 +333,12 @@ impl Controller {
             return self.refuse(active, &current, errors);
         }
         self.access_log.reconfigure(&compiled.access_log);
-        active.sources = sources;
-        active.source = source;
-        active.since = now();
-        active.highest = number;
-        active.refused = None;
-        active.warnings = warnings.clone();
+        let (refused, highest, since) = (None, number, now());
+        *active = Active { sources, source, since, highest, refused, warnings };
         let current = edge.current();
         tracing::info!(generation = current.number, id = %compiled.id.short(), "a new generation is in force");
-        self.came_into_force_locked(active, &current);
-        outcome(true, true, Some(&current), warnings)
+        self.came_into_force(&mut active, &current, true);
+        outcome(true, true, Some(&current), active.warnings.clone())
     }
 
     fn refuse(
@@ -376,7 +399,7 @@ impl Controller {
                     tls: listener.tls,
                 })
                 .collect(),
-            metrics: self.health.address().map(|address| address.to_string()),
+            metrics: lock(&self.ops).as_ref().map(|(_, ops)| ops.address().to_string()),
             sites: generation.sites.iter().map(|site| site_status(site, &generation.certificates)).collect(),
             requests: totals.requests,
             connections: totals.connections,
@@ -411,12 +434,12 @@ impl Controller {
     /// The generation in force as sorted lines, for `rempart check`.
     pub fn outline(&self) -> Option<(String, Vec<String>)> {
         let generation = self.current()?;
-        Some((generation.snapshot.id.to_string(), snapshot::outline(&generation.snapshot)))
+        Some((generation.snapshot.id.to_string(), snapshot::outline::outline(&generation.snapshot)))
     }
 
     /// Lets requests finish and ends the edge.
     pub fn drain(&self, limit: Duration) {
-        self.health.set_draining();
+        self.health.drain();
         let edge = lock(&self.edge).take();
         if let Some(edge) = edge
             && !edge.drain(limit)
@@ -456,18 +479,10 @@ fn start_edge(
     cores: usize,
 ) -> Result<Started, Vec<Diagnostic>> {
     let Built { generation, warnings, compiled, places } = built;
-    let plain = |message: String| {
-        vec![Diagnostic {
-            severity: Severity::Error,
-            code: "cannot-start".to_owned(),
-            message,
-            location: None,
-            hint: Some("allow this user more threads (`ulimit -u`)".to_owned()),
-        }]
-    };
-    let access_log = AccessLog::start(&compiled.access_log, counts).map_err(|error| plain(error.to_string()))?;
+    let plain = |error: anyhow::Error| vec![cannot_start(&error)];
+    let access_log = AccessLog::start(&compiled.access_log, counts).map_err(|error| plain(error.into()))?;
     let access_log = Arc::new(access_log);
-    let seed = getrandom::u64().map_err(|error| plain(format!("this machine has no randomness: {error}")))?;
+    let seed = getrandom::u64().map_err(|error| plain(anyhow::anyhow!("this machine has no randomness: {error}")))?;
     let threads = compiled.limits.threads.unwrap_or(cores);
     let options = EdgeOptions { threads, seed, metrics, access_log: access_log.clone() };
     match Edge::start(options, generation) {
@@ -497,6 +512,27 @@ fn last_good(
         }
     }
     None
+}
+
+fn warning(code: &str, message: String, hint: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Warning,
+        code: code.to_owned(),
+        message,
+        location: None,
+        hint: Some(hint.to_owned()),
+    }
+}
+
+/// Nothing could be loaded at all.
+pub fn cannot_start(error: &anyhow::Error) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: "cannot-start".to_owned(),
+        message: format!("{error:#}"),
+        location: None,
+        hint: Some("allow this user more threads (`ulimit -u`), and see the program's log".to_owned()),
+    }
 }
 
 fn draining() -> Diagnostic {

@@ -97,10 +97,10 @@ impl StateFolder {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(self.generations())? {
             let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".generation")).and_then(|n| n.parse().ok());
+            let number = name.to_str().and_then(|name| name.strip_suffix(".generation")?.parse::<u64>().ok());
             numbers.extend(number);
         }
-        numbers.sort_unstable_by(|a: &u64, b| b.cmp(a));
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
         Ok(numbers)
     }
 

@@ -321,7 +321,7 @@ impl Exchange {
         }
     }
 
-    fn into_body(mut self, recycle: Rc<dyn Recycle>) -> Body {
+    fn into_body(self, recycle: Rc<dyn Recycle>) -> Body {
         // Nothing will follow: the connection is free before the client has read a byte.
         if self.decoder.is_done() && self.upload.state == UploadState::Done {
             let length = self.decoder.length();
