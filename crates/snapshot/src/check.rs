@@ -112,6 +112,10 @@ fn syntax_hint(message: &str) -> &'static str {
         ("must be quoted", "put the value in quotes: key = \"value\""),
         ("invalid basic string", "close the quotes on the same line"),
         ("invalid literal string", "close the quotes on the same line"),
+        (
+            "unclosed array table",
+            "a table of which there are several is written [[table]], on a line of its own",
+        ),
         ("unclosed array", "a list ends in `]`: key = [\"a\", \"b\"]"),
         ("unclosed inline table", "an inline table ends in `}`: key = { a = 1 }"),
         ("unclosed table", "the name of a table stands in brackets on a line of its own: [table]"),
@@ -148,7 +152,7 @@ impl Checker<'_> {
             }
             let own = join(place, &key.name);
             if !table.contains_key(key.name.as_str()) {
-                let example = key.example.as_ref().map(ToString::to_string).unwrap_or_default();
+                let example = key.example.as_ref().map(as_toml).unwrap_or_default();
                 let message = format!("`{}` is missing here", key.name);
                 self.review.error(&own, "missing-key", message, format!("add `{} = {example}`", key.name));
                 self.review.flag(&own);
@@ -286,13 +290,14 @@ impl Checker<'_> {
             (Shape::List { items, .. }, DeValue::Table(_)) if matches!(**items, Shape::Table(_)) => {
                 format!("write `[[{name}]]` with two brackets: there can be several")
             }
-            (Shape::Table(_), DeValue::Array(_)) => {
+            (Shape::Table(_), DeValue::Array(_)) if !place.ends_with(']') => {
                 format!("write `[{name}]` with one bracket: there is only one")
             }
             (Shape::List { .. }, DeValue::String(text)) => format!("put it in brackets: [{}]", quote(text)),
-            (Shape::Integer { .. } | Shape::Boolean, DeValue::String(_)) => {
-                "write it without quotes".to_owned()
-            }
+            (Shape::Boolean, _) => "write true or false, without quotes".to_owned(),
+            (Shape::Integer { .. }, DeValue::String(_)) => "write it without quotes".to_owned(),
+            (Shape::Table(_), _) if place.ends_with(']') => format!("write `[[{name}]]`, and its keys below"),
+            (Shape::Table(_), _) => format!("write `[{name}]`, and its keys below"),
             (Shape::Text, DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)) => {
                 "put it in quotes".to_owned()
             }
@@ -303,6 +308,14 @@ impl Checker<'_> {
         };
         let message = format!("expected {}, found {article} {kind}", shape.noun());
         self.refuse(place, "wrong-type", message, hint)
+    }
+}
+
+/// An example as it would be written in the file.
+fn as_toml(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(as_toml).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
     }
 }
 

@@ -6,12 +6,13 @@ mod listen;
 mod origin;
 mod site;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::diagnostic::{Diagnostic, Severity};
+use api::diagnostic::{Diagnostic, Location, Severity};
 use base::address::PrefixSet;
 use base::id::ContentHash;
 use base::time::Timestamp;
@@ -64,25 +65,43 @@ pub struct Compiled {
 /// The files a configuration refers to, each once; none when it cannot be read (`compile` says why).
 pub fn references(file: &str, text: &[u8]) -> Vec<FileReference> {
     let (_, desired) = check::read(file, text);
-    let mut found: Vec<FileReference> = Vec::new();
-    let mut refer =
-        |path: &str, place: String, secret: bool| match found.iter_mut().find(|it| it.path == path) {
-            Some(known) => known.secret |= secret,
-            None if path.is_empty() => {}
-            None => found.push(FileReference { path: path.to_owned(), place, limit: PEM_BYTES, secret }),
-        };
-    for (s, site) in desired.iter().flat_map(|desired| desired.site.iter().enumerate()) {
-        if let Some(tls) = &site.tls {
-            refer(&tls.certificate, format!("site[{s}].tls.certificate"), false);
-            refer(&tls.key, format!("site[{s}].tls.key"), true);
-        }
-        for (o, origin) in site.origin.iter().enumerate() {
-            if let Some(path) = origin.tls.as_ref().and_then(|tls| tls.authorities.as_ref()) {
-                refer(path, format!("site[{s}].origin[{o}].tls.authorities"), false);
-            }
-        }
+    desired.map(|desired| referenced(&desired).into_values().collect()).unwrap_or_default()
+}
+
+/// Path to reference, for every file a configuration refers to.
+fn referenced(desired: &Desired) -> BTreeMap<&str, FileReference> {
+    let mut found: BTreeMap<&str, FileReference> = BTreeMap::new();
+    for (path, place, secret) in paths(desired).filter(|(path, ..)| !path.is_empty()) {
+        found.entry(path).and_modify(|known| known.secret |= secret).or_insert_with(|| FileReference {
+            path: path.to_owned(),
+            place,
+            limit: PEM_BYTES,
+            secret,
+        });
     }
     found
+}
+
+/// Every path in a configuration that a file is read from, its place, and whether the file is secret.
+fn paths(desired: &Desired) -> impl Iterator<Item = (&str, String, bool)> {
+    desired.site.iter().enumerate().flat_map(|(s, site)| {
+        let pair = site.tls.iter().flat_map(move |tls| {
+            let certificate = (tls.certificate.as_str(), format!("site[{s}].tls.certificate"), false);
+            [certificate, (tls.key.as_str(), format!("site[{s}].tls.key"), true)]
+        });
+        let authorities = site.origin.iter().enumerate().filter_map(move |(o, origin)| {
+            let path = origin.tls.as_ref()?.authorities.as_deref()?;
+            Some((path, format!("site[{s}].origin[{o}].tls.authorities"), false))
+        });
+        pair.chain(authorities)
+    })
+}
+
+impl Compiled {
+    /// Where a `place` of the generation is written.
+    pub fn locate(&self, place: &str) -> Location {
+        self.places.locate(place)
+    }
 }
 
 /// Makes a generation, or says everything that stands in the way of one.
@@ -307,20 +326,11 @@ fn identity(input: Input<'_>, desired: &Desired) -> ContentHash {
     };
     add(IDENTITY);
     add(input.text);
-    for (path, bytes) in input.tree.files().filter(|(path, _)| refers(desired, path)) {
-        add(path.as_bytes());
-        add(bytes);
+    for path in referenced(desired).into_keys() {
+        if let Ok(bytes) = input.tree.get(path) {
+            add(path.as_bytes());
+            add(&bytes);
+        }
     }
     ContentHash(*hasher.finalize().as_bytes())
-}
-
-/// Whether the configuration refers to a path.
-fn refers(desired: &Desired, path: &str) -> bool {
-    desired.site.iter().any(|site| {
-        site.tls.as_ref().is_some_and(|tls| tls.certificate == path || tls.key == path)
-            || site
-                .origin
-                .iter()
-                .any(|origin| origin.tls.as_ref().is_some_and(|tls| tls.authorities.as_deref() == Some(path)))
-    })
 }

@@ -113,8 +113,8 @@ pub(crate) fn about_file(
     }
 }
 
-/// Sorts by place, drops what was said twice, and cuts to `MAXIMUM_FINDINGS`.
-pub(crate) fn finish(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+/// Sorts by place, drops what was said twice, and cuts to `MAXIMUM_FINDINGS`; `uncollected` more were never kept.
+pub(crate) fn finish(mut diagnostics: Vec<Diagnostic>, uncollected: usize) -> Vec<Diagnostic> {
     let place = |diagnostic: &Diagnostic| {
         diagnostic.location.as_ref().map(|location| (location.line, location.column))
     };
@@ -126,7 +126,7 @@ pub(crate) fn finish(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
         diagnostics.push(about_file(
             severity,
             "more-findings",
-            format!("there are {} further findings", rest.len()),
+            format!("there are {} further findings", rest.len() + uncollected),
             "correct the ones above first",
         ));
     }
@@ -176,7 +176,7 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
             out,
             "{margin} {} {}",
             paint("1;34", "="),
-            paint("1;36", "hint:").clone() + " " + &printable(hint)
+            paint("1;36", "hint:") + " " + &printable(hint)
         );
     }
     out

@@ -83,7 +83,8 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.add("via", text(&snapshot.via));
     let metrics = snapshot.metrics.map_or_else(|| "off".to_owned(), |address| address.to_string());
     lines.add("metrics.listen", text(&metrics));
-    let mut proxies: Vec<_> = snapshot.trusted_proxies.iter().map(|prefix| text(&prefix.to_string())).collect();
+    let mut proxies: Vec<_> =
+        snapshot.trusted_proxies.iter().map(|prefix| text(&prefix.to_string())).collect();
     proxies.sort();
     lines.add("trust.proxies", format!("[{}]", proxies.join(", ")));
     for listener in &snapshot.listeners {

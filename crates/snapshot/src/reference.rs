@@ -19,7 +19,9 @@ url = \"http://127.0.0.1:3000\"
 pub fn reference_markdown() -> String {
     let mut page = Page(String::new());
     page.0.push_str("# Configuration\n\n");
-    page.0.push_str("<!-- Generated from the types of the configuration by `cargo xtask docs`; do not edit. -->\n\n");
+    page.0.push_str(
+        "<!-- Generated from the types of the configuration by `cargo xtask docs`; do not edit. -->\n\n",
+    );
     page.paragraph(&root_description());
     page.0.push_str(&format!("```toml\n{EXAMPLE}```\n\n"));
     page.paragraph(
@@ -44,13 +46,13 @@ impl Page {
 
     /// A section for one table, then one for each table in it.
     fn table(&mut self, path: &str, description: &str, keys: &[Key]) {
+        let own: Vec<_> = keys.iter().filter(|key| key.shape.keys().is_none()).collect();
         if path.is_empty() {
             self.0.push_str("## Top level\n\n");
-        } else {
+        } else if !own.is_empty() {
             self.0.push_str(&format!("## `{path}`\n\n"));
             self.paragraph(description);
         }
-        let own: Vec<_> = keys.iter().filter(|key| key.shape.keys().is_none()).collect();
         if !own.is_empty() {
             self.0.push_str("| key | value | default | |\n|---|---|---|---|\n");
             own.into_iter().for_each(|key| self.row(key));
@@ -78,7 +80,8 @@ impl Page {
         };
         let mut text = key.description.clone();
         if let Shape::Words { words, table } = &key.shape {
-            let words: Vec<_> = words.iter().map(|word: &Word| (format!("`\"{}\"`", word.name), &word.description)).collect();
+            let words: Vec<_> =
+                words.iter().map(|word: &Word| (format!("`\"{}\"`", word.name), &word.description)).collect();
             let tables = table.iter().flatten().map(|key| {
                 let example = key.example.as_ref().map(Value::to_string).unwrap_or_default();
                 (format!("`{{ {} = {example} }}`", key.name), &key.description)
@@ -136,7 +139,8 @@ mod tests {
     #[test]
     fn every_table_has_a_section() {
         let page = reference_markdown();
-        for heading in ["## `[[site]]`", "## `[site.origin.timeouts]`", "## `[log.access]`", "## `[limits]`"] {
+        for heading in ["## `[[site]]`", "## `[site.origin.timeouts]`", "## `[log.access]`", "## `[limits]`"]
+        {
             assert!(page.contains(heading), "{heading} is missing from\n{page}");
         }
         assert!(page.contains("| `threads` | number, 1 to 1024 |  | Threads"), "{page}");

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use api::diagnostic::{Diagnostic, Location, Severity};
 
-use crate::diagnostic::{Source, finish};
+use crate::diagnostic::{MAXIMUM_FINDINGS, Source, finish};
 
 /// Findings collected before sorting; a file with more is beyond help, and memory stays bounded.
-const MAXIMUM_COLLECTED: usize = 1_000;
+const MAXIMUM_COLLECTED: usize = 2 * MAXIMUM_FINDINGS;
 
 /// Pointers such as `site[0].tls.certificate`, and where they are written in the file.
 #[derive(Clone, Debug)]
@@ -89,14 +89,14 @@ impl Review {
     /// Something wrong at a place, unless that place was already complained about.
     pub fn error(&mut self, place: &str, code: &str, message: impl Into<String>, hint: impl Into<String>) {
         if !self.is_flagged(place) {
-            self.push(Severity::Error, code, message.into(), hint.into(), self.places.locate(place));
+            self.push(Severity::Error, code, message.into(), hint.into(), |places| places.locate(place));
         }
     }
 
     /// Something worth knowing at a place, unless that place was already complained about.
     pub fn warning(&mut self, place: &str, code: &str, message: impl Into<String>, hint: impl Into<String>) {
         if !self.is_flagged(place) {
-            self.push(Severity::Warning, code, message.into(), hint.into(), self.places.locate(place));
+            self.push(Severity::Warning, code, message.into(), hint.into(), |places| places.locate(place));
         }
     }
 
@@ -108,7 +108,7 @@ impl Review {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.push(Severity::Error, code, message.into(), hint.into(), self.places.location(span));
+        self.push(Severity::Error, code, message.into(), hint.into(), |places| places.location(span));
     }
 
     /// Makes later findings at this place, or below it, be swallowed.
@@ -130,16 +130,18 @@ impl Review {
 
     /// Places and findings, sorted and bounded.
     pub fn into_parts(self) -> (Places, Vec<Diagnostic>) {
-        let mut findings = finish(self.findings);
-        if self.uncounted > 0
-            && let Some(last) = findings.last_mut()
-        {
-            last.message = format!("{}, and {} more not looked at", last.message, self.uncounted);
-        }
-        (self.places, findings)
+        (self.places, finish(self.findings, self.uncounted))
     }
 
-    fn push(&mut self, severity: Severity, code: &str, message: String, hint: String, location: Location) {
+    fn push(
+        &mut self,
+        severity: Severity,
+        code: &str,
+        message: String,
+        hint: String,
+        // Asked for only when it is kept: counting columns in one endless line is slow.
+        location: impl Fn(&Places) -> Location,
+    ) {
         self.has_errors |= severity == Severity::Error;
         if self.findings.len() >= MAXIMUM_COLLECTED {
             self.uncounted += 1;
@@ -149,7 +151,7 @@ impl Review {
             severity,
             code: code.to_owned(),
             message,
-            location: Some(location),
+            location: Some(location(&self.places)),
             hint: Some(hint).filter(|hint| !hint.is_empty()),
         });
     }

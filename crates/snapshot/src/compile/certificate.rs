@@ -14,8 +14,10 @@ use crate::desired::SiteTls;
 use crate::diagnostic::quote;
 use crate::generation::HostPattern;
 
-/// A certificate that ends sooner than this is warned about, in seconds.
+/// A certificate that ends sooner than this is warned about, in seconds; short-lived ones in their last third.
 const EXPIRES_SOON: i64 = 30 * 86_400;
+/// Names listed in a message; further ones are only counted.
+const NAMES_LISTED: usize = 5;
 /// Certificates read of one file; a chain has two to five, a bundle of all public authorities some 150.
 const MAXIMUM_CERTIFICATES: usize = 1_000;
 
@@ -50,11 +52,11 @@ impl Pem {
     /// What the file is, for a message that says what it is not.
     fn noun(&self) -> &'static str {
         match self {
-            _ if self.broken => "holds a damaged PEM section",
-            Self { certificates, .. } if !certificates.is_empty() => "holds a certificate",
-            Self { keys, .. } if !keys.is_empty() => "holds a private key",
-            Self { others: 0, .. } => "is not a PEM file",
-            _ => "holds something else",
+            _ if self.broken => "it holds a damaged PEM section",
+            Self { certificates, .. } if !certificates.is_empty() => "it holds a certificate",
+            Self { keys, .. } if !keys.is_empty() => "it holds a private key",
+            Self { others: 0, .. } => "it is no PEM file",
+            _ => "it holds something else",
         }
     }
 }
@@ -119,7 +121,7 @@ impl Judge<'_> {
         } else {
             "name a file that holds -----BEGIN CERTIFICATE-----"
         };
-        let message = format!("{} {}, not a certificate", quote(path), pem.noun());
+        let message = format!("{} is no certificate: {}", quote(path), pem.noun());
         self.review.error(place, "bad-certificate", message, hint);
         None
     }
@@ -129,23 +131,15 @@ impl Judge<'_> {
         let pem = Pem::read(bytes);
         let Some(key) = pem.keys.first().filter(|_| !pem.broken) else {
             let encrypted = memmem(bytes, b"ENCRYPTED");
-            let (message, hint) = if encrypted {
-                (
-                    "is protected with a password".to_owned(),
-                    "remove it: openssl pkey -in old.pem -out key.pem",
-                )
+            let (reason, hint) = if encrypted {
+                ("it is protected with a password", "remove it: openssl pkey -in old.pem -out key.pem")
             } else if !pem.broken && !pem.certificates.is_empty() {
-                (
-                    "holds a certificate, not a private key".to_owned(),
-                    "name the key here, and this file as `certificate`",
-                )
+                (pem.noun(), "name the key here, and this file as `certificate`")
             } else {
-                (
-                    format!("{}, not a private key", pem.noun()),
-                    "name a file that holds -----BEGIN PRIVATE KEY-----",
-                )
+                (pem.noun(), "name a file that holds -----BEGIN PRIVATE KEY-----")
             };
-            self.review.error(place, "bad-key", format!("{} {message}", quote(path)), hint);
+            let message = format!("{} is no private key: {reason}", quote(path));
+            self.review.error(place, "bad-key", message, hint);
             return None;
         };
         // The same function that loads the key when it is served: what passes here is usable there.
@@ -176,7 +170,7 @@ impl Judge<'_> {
         } else if from.timestamp() > now {
             let message = format!("the certificate in {path} is not valid before {}", date(from));
             self.outdated(place, "certificate-not-yet-valid", message, "check this machine's clock, or wait");
-        } else if to.timestamp() - now < EXPIRES_SOON {
+        } else if to.timestamp() - now < EXPIRES_SOON.min((to.timestamp() - from.timestamp()) / 3) {
             let message = format!("the certificate in {path} expires on {}", date(to));
             self.review.warning(place, "certificate-expires", message, "have it renewed");
         }
@@ -212,12 +206,8 @@ impl Judge<'_> {
         if missing.is_empty() {
             return;
         }
-        let list = if names.is_empty() {
-            "no name at all".to_owned()
-        } else {
-            names.iter().take(5).map(|name| quote(name)).collect::<Vec<_>>().join(", ")
-        };
-        let message = format!("the certificate is for {list}, not for {}", missing.join(", "));
+        let names: Vec<_> = names.iter().map(|name| quote(name)).collect();
+        let message = format!("the certificate is for {}, not for {}", listed(&names), listed(&missing));
         if missing.len() == asked.len() {
             let hint = "use the certificate of this site's hosts";
             self.review.error(place, "certificate-wrong-host", message, hint);
@@ -233,7 +223,7 @@ impl Judge<'_> {
         let pem = Pem::read(bytes);
         let readable = pem.certificates.iter().all(|der| X509Certificate::from_der(der).is_ok());
         if pem.broken || pem.certificates.is_empty() {
-            let message = format!("{} {}, not certificates of authorities", quote(path), pem.noun());
+            let message = format!("{} names no authority: {}", quote(path), pem.noun());
             let hint = "name a file that holds -----BEGIN CERTIFICATE-----";
             self.review.error(place, "bad-authorities", message, hint);
         } else if !readable {
@@ -270,6 +260,16 @@ fn covers(names: &[String], host: &HostPattern) -> bool {
         (HostPattern::Suffix(_), None) => false,
         (HostPattern::Any, _) => true,
     })
+}
+
+/// The first few of a list, and how many there are beyond.
+fn listed(names: &[String]) -> String {
+    let first = names.iter().take(NAMES_LISTED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "no name at all".to_owned(),
+        count if count > NAMES_LISTED => format!("{first} and {} more", count - NAMES_LISTED),
+        _ => first,
+    }
 }
 
 /// `2031-04-05`.

@@ -51,6 +51,11 @@ pub(super) fn parse(text: &str) -> Result<Host, BadHost> {
     Ok(Host::Name(name))
 }
 
+/// Reads a port: digits only, unlike `u16::from_str`, which takes a `+`.
+pub(super) fn port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Says clearly what a host with something around it is.
 fn reject_url_parts(text: &str) -> Result<(), BadHost> {
     if text.is_empty() {

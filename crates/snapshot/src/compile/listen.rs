@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::Judge;
-use super::host::Host;
+use super::host::{Host, port};
 use crate::desired;
 use crate::diagnostic::quote;
 use crate::generation::Listener;
@@ -24,7 +24,7 @@ impl Judge<'_> {
         let mut listeners: Vec<Listener> = Vec::new();
         for (index, listener) in listen.iter().enumerate() {
             let place = format!("listen[{index}].address");
-            let Some(address) = self.address(&listener.address, &place) else {
+            let Some(address) = self.address(&listener.address, &place, address_hint) else {
                 continue;
             };
             let same = |other: &&Listener| other.address == address && address.port() != 0;
@@ -53,7 +53,8 @@ impl Judge<'_> {
         if metrics.listen == "off" {
             return None;
         }
-        let address = self.address(&metrics.listen, place)?;
+        let hint = |_: &str| "write \"127.0.0.1:9145\" or another loopback address, or \"off\"".to_owned();
+        let address = self.address(&metrics.listen, place, hint)?;
         if !address.ip().to_canonical().is_loopback() {
             self.review.error(
                 place,
@@ -77,9 +78,9 @@ impl Judge<'_> {
     }
 
     /// Reads `address:port`, `[address]:port` or `:port`.
-    fn address(&mut self, text: &str, place: &str) -> Option<SocketAddr> {
+    fn address(&mut self, text: &str, place: &str, hint: fn(&str) -> String) -> Option<SocketAddr> {
         let shorthand = || {
-            let port = text.strip_prefix(':')?.parse().ok()?;
+            let port = port(text.strip_prefix(':')?)?;
             Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
         };
         let parsed = text.parse().ok().or_else(shorthand);
@@ -88,7 +89,7 @@ impl Judge<'_> {
                 place,
                 "bad-address",
                 format!("{} is not an address with a port", quote(text)),
-                address_hint(text),
+                hint(text),
             );
         }
         parsed
@@ -96,7 +97,7 @@ impl Judge<'_> {
 }
 
 fn address_hint(text: &str) -> String {
-    if text.parse::<u16>().is_ok() {
+    if port(text).is_some() {
         return format!("for every address of this machine write \":{text}\"");
     }
     if text.contains("://") {
@@ -108,7 +109,7 @@ fn address_hint(text: &str) -> String {
         Err(_) => {}
     }
     match text.rsplit_once(':') {
-        Some((_, port)) if port.parse::<u16>().is_err() => "a port is a number from 0 to 65535".to_owned(),
+        Some((_, digits)) if port(digits).is_none() => "a port is a number from 0 to 65535".to_owned(),
         Some(("localhost", port)) => format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
         Some((host, port)) if host.contains(':') => {
             format!("an IPv6 address stands in brackets: \"[{host}]:{port}\"")

@@ -205,6 +205,9 @@ impl Judge<'_> {
 /// Reads scheme, host and port; a lone `/` at the end is harmless, everything else is refused.
 fn parse_url(text: &str) -> Result<Url, BadHost> {
     let bad = |what: &str, hint: String| Err(BadHost { message: format!("{} {what}", quote(text)), hint });
+    if text.is_empty() {
+        return bad("is no URL", "write \"http://127.0.0.1:3000\"".to_owned());
+    }
     let Some((scheme, rest)) = text.split_once("://") else {
         return bad("has no scheme", format!("write {}", quote(&format!("http://{text}"))));
     };
@@ -223,13 +226,15 @@ fn parse_url(text: &str) -> Result<Url, BadHost> {
         format!("write scheme, host and port only: {}", quote(&format!("{scheme}://{authority}")))
     };
     if let Some((_, host)) = authority.rsplit_once('@') {
-        return bad("holds a user name or password, which is not sent", only(host));
+        // The message does not repeat what may be a password.
+        let message = format!("the URL of {} holds a user name or password, which is not sent", quote(host));
+        return Err(BadHost { message, hint: only(host) });
     }
     if !matches!(path, "" | "/") {
         return bad("holds a path or query, which is not added to requests", only(authority));
     }
     let (host, port) = split_port(authority);
-    let port = match port.map(str::parse) {
+    let port = match port.map(host::port) {
         None => {
             if tls {
                 443
@@ -237,7 +242,7 @@ fn parse_url(text: &str) -> Result<Url, BadHost> {
                 80
             }
         }
-        Some(Ok(port)) if port > 0 => port,
+        Some(Some(port)) if port > 0 => port,
         Some(_) => return bad("has no valid port", "a port is a number from 1 to 65535".to_owned()),
     };
     if host.is_empty() {
@@ -256,16 +261,20 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 
 /// Reads a host with an optional port, as `Host` carries it.
 fn authority(text: &str) -> Result<String, BadHost> {
+    if text.contains(['/', '@']) {
+        // Whatever this is, it is no host; which is what this says.
+        host::parse(text)?;
+    }
     let (host, port) = split_port(text);
     let host = match host::parse(host)? {
         Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
         Host::Address(IpAddr::V4(address)) => address.to_string(),
         Host::Name(name) => name,
     };
-    match port.map(str::parse::<u16>) {
+    match port.map(host::port) {
         None => Ok(host),
-        Some(Ok(port)) => Ok(format!("{host}:{port}")),
-        Some(Err(_)) => Err(BadHost {
+        Some(Some(port)) => Ok(format!("{host}:{port}")),
+        Some(None) => Err(BadHost {
             message: format!("{} has no valid port", quote(text)),
             hint: "a port is a number from 0 to 65535".to_owned(),
         }),

@@ -1,12 +1,11 @@
-//! Every file in `cases/`: a configuration and what is said about it. `BLESS=1 cargo test -p snapshot --test cases`
+//! Every file in `cases/`: a configuration and what is said about it. `BLESS=1 cargo test -p snapshot --test compiler`
 //! writes down what is said now; read the difference before committing it.
-
-mod support;
-
 use std::path::Path;
 
 use snapshot::diagnostic::render;
 use snapshot::outline::outline;
+
+use crate::support;
 
 /// What is said about a case: its findings, or the outline of a generation without any.
 fn said(case: &support::Case) -> String {

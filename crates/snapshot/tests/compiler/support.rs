@@ -109,7 +109,8 @@ impl Pairs {
 /// A certificate whose PEM armour is sound and whose content is not.
 fn damage(pem: &str) -> String {
     let lines = pem.lines().enumerate();
-    let changed = lines.map(|(index, line)| if index == 1 { "A".repeat(line.len()) } else { line.to_owned() });
+    let changed =
+        lines.map(|(index, line)| if index == 1 { "A".repeat(line.len()) } else { line.to_owned() });
     changed.collect::<Vec<_>>().join("\n") + "\n"
 }
 
