@@ -1,1 +1,3 @@
-//! edge
+//! Listeners, TLS, HTTP/1 and HTTP/2, the request pipeline and upstreams.
+
+pub mod telemetry;
