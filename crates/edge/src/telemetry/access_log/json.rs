@@ -38,14 +38,21 @@ pub(super) fn number(out: &mut Vec<u8>, value: u64) {
 
 /// How many bytes from the start can be copied as they are. Eight at a time while that goes well.
 fn plain_prefix(bytes: &[u8]) -> usize {
-    let (words, _) = bytes.as_chunks::<8>();
-    let whole = words.iter().take_while(|&&word| all_plain(u64::from_le_bytes(word))).count() * 8;
-    let rest = bytes.get(whole..).unwrap_or_default();
-    whole + rest.iter().take_while(|&&byte| is_plain(byte)).count()
+    let (words, rest) = bytes.as_chunks::<8>();
+    let whole = words.iter().take_while(|&&word| all_plain(u64::from_le_bytes(word))).count();
+    // The rest is shorter than a word; the last eight bytes hold it, and looking twice at some costs nothing.
+    if whole == words.len()
+        && let Some(&last) = bytes.last_chunk::<8>()
+        && (rest.is_empty() || all_plain(u64::from_le_bytes(last)))
+    {
+        return bytes.len();
+    }
+    let unsure = bytes.get(whole * 8..).unwrap_or_default();
+    whole * 8 + unsure.iter().take_while(|&&byte| is_plain(byte)).count()
 }
 
 fn is_plain(byte: u8) -> bool {
-    byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f && byte != 0xc2
+    !matches!(byte, 0..0x20 | b'"' | b'\\' | 0x7f | 0xc2)
 }
 
 /// Whether all eight bytes are plain ASCII; may say no to a word that is plain, never yes to one that is not.

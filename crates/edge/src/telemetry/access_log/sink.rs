@@ -108,7 +108,7 @@ impl Sink {
         }
         let (written, outcome) = match self.prepare(chunk.bytes.len() as u64, now) {
             Ok(()) => match &mut self.output {
-                Some(output) => deliver(&mut output.file, &mut output.torn, &chunk.bytes),
+                Some(output) => deliver(&mut output.file, &mut output.torn, chunk),
                 None => (0, Ok(())),
             },
             Err(error) => {
@@ -263,7 +263,7 @@ impl Sink {
 }
 
 /// Writes a chunk and says how many of its lines are there in full, also when it failed half-way.
-fn deliver(out: &mut impl Write, torn: &mut bool, bytes: &[u8]) -> (u64, io::Result<()>) {
+fn deliver(out: &mut impl Write, torn: &mut bool, chunk: &Chunk) -> (u64, io::Result<()>) {
     if *torn {
         let (_, outcome) = write_counting(out, b"\n");
         if outcome.is_err() {
@@ -271,8 +271,11 @@ fn deliver(out: &mut impl Write, torn: &mut bool, bytes: &[u8]) -> (u64, io::Res
         }
         *torn = false;
     }
-    let (count, outcome) = write_counting(out, bytes);
-    let there = bytes.get(..count).unwrap_or_default();
+    let (count, outcome) = write_counting(out, &chunk.bytes);
+    if outcome.is_ok() {
+        return (chunk.lines, outcome);
+    }
+    let there = chunk.bytes.get(..count).unwrap_or_default();
     *torn = there.last().is_some_and(|&byte| byte != b'\n');
     (there.iter().filter(|&&byte| byte == b'\n').count() as u64, outcome)
 }

@@ -36,8 +36,7 @@ impl Bench {
 
     fn write(&mut self, text: &str) {
         self.now.wall = Timestamp(self.now.wall.0 + 1);
-        let lines = text.lines().count() as u64;
-        self.sink.write(&Chunk { bytes: text.as_bytes().to_vec(), lines }, self.now);
+        self.sink.write(&chunk(text), self.now);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -60,6 +59,10 @@ impl Bench {
     fn counted(&self) -> (u64, u64) {
         (self.counts.written(), self.counts.write_failed.load(Ordering::Relaxed))
     }
+}
+
+fn chunk(text: &str) -> Chunk {
+    Chunk { bytes: text.as_bytes().to_vec(), lines: text.lines().count() as u64 }
 }
 
 #[test]
@@ -230,12 +233,12 @@ impl Write for Disk {
 #[test]
 fn a_write_that_fails_half_way_counts_whole_lines_only() {
     let (mut disk, mut torn) = (Disk { taken: Vec::new(), room: 9 }, false);
-    let (lines, outcome) = deliver(&mut disk, &mut torn, b"one\ntwo\nthree\n");
+    let (lines, outcome) = deliver(&mut disk, &mut torn, &chunk("one\ntwo\nthree\n"));
     assert_eq!((lines, outcome.unwrap_err().kind(), torn), (2, ErrorKind::StorageFull, true));
-    let (lines, outcome) = deliver(&mut disk, &mut torn, b"four\n");
+    let (lines, outcome) = deliver(&mut disk, &mut torn, &chunk("four\n"));
     assert_eq!((lines, outcome.is_err(), torn), (0, true, true));
     disk.room = 100;
-    let (lines, outcome) = deliver(&mut disk, &mut torn, b"five\n");
+    let (lines, outcome) = deliver(&mut disk, &mut torn, &chunk("five\n"));
     assert_eq!((lines, outcome.is_ok(), torn), (1, true, false));
     assert_eq!(disk.taken, b"one\ntwo\nt\nfive\n");
 }
