@@ -219,7 +219,7 @@ pub struct Site {
     pub tls: Option<SiteTls>,
     /// The servers behind this site; at least one.
     #[serde(default)]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 64))]
     pub origin: Vec<Origin>,
     /// When an origin is set aside for a while, judged by what real requests met with. At most half of them are, and if
     /// all are failing, all are used.

@@ -94,9 +94,8 @@ fn labels(names: &[&str]) -> Vec<Arc<str>> {
     names.iter().map(|&name| name.into()).collect()
 }
 
-#[test]
-fn one_request_appears_in_every_family_it_belongs_to() {
-    let metrics = metrics();
+/// A request that fails at one origin, is tried again at the other, and is cut while it is answered.
+fn one_cut_request(metrics: &Metrics) -> (Arc<SiteMetrics>, OpenConnection) {
     let shard = metrics.register_shard();
     let site = metrics.site(&"shop".into(), &labels(&["http://a:1", "http://b:2"]));
     let open = shard.connection_opened();
@@ -118,6 +117,13 @@ fn one_request_appears_in_every_family_it_belongs_to() {
         ..samples::event()
     };
     site.finish(shard.index(), &event);
+    (site, open)
+}
+
+#[test]
+fn one_request_appears_in_every_family_it_belongs_to() {
+    let metrics = metrics();
+    let (site, open) = one_cut_request(&metrics);
     metrics.set_generation(3, ContentHash([0xab; 32]));
     metrics.reload_finished(false, Timestamp(1_700_000_000_500_000));
     metrics.set_certificates([("shop".into(), Timestamp(1_800_000_000_000_000))]);
