@@ -140,6 +140,26 @@ async fn tls_1_2_sessions_continue_across_a_reload_too() {
 }
 
 #[tokio::test]
+async fn the_hello_is_kept_however_small_the_reads_and_handed_over_once() {
+    let authority = authority();
+    let server = development_server(&authority, &["*"]);
+    let client = Arc::new(client(authority.certificate_pem(), &["h2"]));
+    for pipe in [1, 7, 1024, 64 * 1024] {
+        let (near, far) = tokio::io::duplex(pipe);
+        let connector = tokio_rustls::TlsConnector::from(client.clone());
+        let (near, far) =
+            tokio::join!(connector.connect("localhost".try_into().unwrap(), near), accept(far, &server));
+        let far = far.unwrap();
+        let hello = far.hello.unwrap();
+        assert!(near.is_ok() && !hello.truncated && hello.raw.len() > 1200, "{}", hello.raw.len());
+        let view = hello.view().unwrap();
+        assert_eq!(view.server_name(), Some("localhost"));
+        assert_eq!(view.alpn().collect::<Vec<_>>(), [b"h2"]);
+        assert!(far.stream.get_ref().0.hello().is_none(), "the connection itself keeps no copy");
+    }
+}
+
+#[tokio::test]
 async fn plain_http_is_recognised_before_an_alert_is_sent() {
     let server = development_server(&authority(), &["*"]);
     for (said, pieces) in [
