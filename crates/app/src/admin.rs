@@ -26,7 +26,11 @@ const MAX_CONNECTIONS: usize = 16;
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
 /// Opens the socket and serves it from a thread of its own.
-pub fn serve(path: &Path, controller: Arc<Controller>, events: mpsc::SyncSender<Event>) -> anyhow::Result<()> {
+pub fn serve(
+    path: &Path,
+    controller: Arc<Controller>,
+    events: mpsc::SyncSender<Event>,
+) -> anyhow::Result<()> {
     // The state folder's lock is held, so a socket that is still there was left by a process that is gone.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -35,7 +39,10 @@ pub fn serve(path: &Path, controller: Arc<Controller>, events: mpsc::SyncSender<
         _ => {}
     }
     let listener = UnixListener::bind(path).with_context(|| {
-        format!("cannot open the admin socket {}; choose a shorter or writable path with --admin", path.display())
+        format!(
+            "cannot open the admin socket {}; choose a shorter or writable path with --admin",
+            path.display()
+        )
     })?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
@@ -128,7 +135,8 @@ pub fn ask(path: &Path, request: &Request) -> anyhow::Result<Answer> {
     (&stream).write_all(&line)?;
     let mut answer = String::new();
     BufReader::new((&stream).take(MAX_ANSWER_BYTES)).read_line(&mut answer)?;
-    serde_json::from_str(&answer).context("the running Rempart answered something unexpected; is it another version?")
+    serde_json::from_str(&answer)
+        .context("the running Rempart answered something unexpected; is it another version?")
 }
 
 /// Where the socket of a state folder lies.

@@ -121,13 +121,14 @@ impl Builder {
         let at = now();
         let Compiled { snapshot, mut diagnostics, places } = snapshot::compile(input, at, mode);
         let Some(compiled) = snapshot.map(Arc::new) else { return Err(diagnostics) };
-        let development = match Certificates::needs_development(&compiled).then(|| self.authority()).transpose() {
-            Ok(development) => development,
-            Err(error) => {
-                diagnostics.push(error);
-                return Err(diagnostics);
-            }
-        };
+        let development =
+            match Certificates::needs_development(&compiled).then(|| self.authority()).transpose() {
+                Ok(development) => development,
+                Err(error) => {
+                    diagnostics.push(*error);
+                    return Err(diagnostics);
+                }
+            };
         let expired = if mode == Mode::Stored { Expired::Serve } else { Expired::Refuse };
         match self.loader.load(compiled.clone(), number, development.as_ref(), at, expired) {
             Ok(generation) => {
@@ -145,22 +146,28 @@ impl Builder {
     }
 
     /// The development authority, opened or made when it is first needed.
-    fn authority(&self) -> Result<Arc<DevelopmentAuthority>, Diagnostic> {
+    fn authority(&self) -> Result<Arc<DevelopmentAuthority>, Box<Diagnostic>> {
         let mut authority = lock(&self.authority);
         if let Some(authority) = &*authority {
             return Ok(authority.clone());
         }
         let made = match &self.authority_folder {
             Some(folder) => DevelopmentAuthority::open_or_create(folder, now()),
-            None => DevelopmentAuthority::generate(now())
-                .and_then(|pem| DevelopmentAuthority::from_pem(pem.certificate.as_bytes(), pem.key.as_bytes())),
+            None => DevelopmentAuthority::generate(now()).and_then(|pem| {
+                DevelopmentAuthority::from_pem(pem.certificate.as_bytes(), pem.key.as_bytes())
+            }),
         };
-        let made = made.map_err(|error| Diagnostic {
-            severity: Severity::Error,
-            code: "development-authority".to_owned(),
-            message: format!("the development certificate authority cannot be used: {error}"),
-            location: None,
-            hint: Some("give the site certificate files, or delete the folder `ca` in the state folder".to_owned()),
+        let made = made.map_err(|error| {
+            Box::new(Diagnostic {
+                severity: Severity::Error,
+                code: "development-authority".to_owned(),
+                message: format!("the development certificate authority cannot be used: {error}"),
+                location: None,
+                hint: Some(
+                    "give the site certificate files, or delete the folder `ca` in the state folder"
+                        .to_owned(),
+                ),
+            })
         })?;
         let name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
         Ok(authority.insert(Arc::new(made.with_machine_name(name))).clone())
@@ -239,7 +246,11 @@ impl Controller {
             }),
         };
         if let Some(generation) = controller.current() {
-            controller.came_into_force(&mut controller.lock_active(), &generation, source != GenerationSource::LastGood);
+            controller.came_into_force(
+                &mut controller.lock_active(),
+                &generation,
+                source != GenerationSource::LastGood,
+            );
         }
         Ok(Ok(controller))
     }
@@ -290,7 +301,8 @@ impl Controller {
         }
         *running = None;
         if let Some(address) = wanted {
-            let listener = std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+            let listener = std::net::TcpListener::bind(address)
+                .with_context(|| format!("cannot listen on {address}"))?;
             *running = Some((address, ops::serve(listener, self.metrics(), self.health.clone())?));
         }
         Ok(())
@@ -409,7 +421,8 @@ impl Controller {
     fn warnings(&self, active: &Active) -> Vec<String> {
         let mut warnings: Vec<String> = active.warnings.iter().map(|found| found.message.clone()).collect();
         if active.source == GenerationSource::LastGood {
-            warnings.push("the last good generation is served, because the configuration was refused".to_owned());
+            warnings
+                .push("the last good generation is served, because the configuration was refused".to_owned());
         }
         if let Origin::File(path) = &self.origin {
             match sources::read_config(path) {
@@ -482,7 +495,8 @@ fn start_edge(
     let plain = |error: anyhow::Error| vec![cannot_start(&error)];
     let access_log = AccessLog::start(&compiled.access_log, counts).map_err(|error| plain(error.into()))?;
     let access_log = Arc::new(access_log);
-    let seed = getrandom::u64().map_err(|error| plain(anyhow::anyhow!("this machine has no randomness: {error}")))?;
+    let seed = getrandom::u64()
+        .map_err(|error| plain(anyhow::anyhow!("this machine has no randomness: {error}")))?;
     let threads = compiled.limits.threads.unwrap_or(cores);
     let options = EdgeOptions { threads, seed, metrics, access_log: access_log.clone() };
     match Edge::start(options, generation) {

@@ -128,7 +128,8 @@ fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<u8> 
     let path = arguments.config.clone().unwrap_or_else(run::default_config);
     let built = control::read_file(Path::new(&path)).and_then(|sources| {
         let metrics = Arc::new(Metrics::new(1, Arc::new(LogCounts::default())));
-        let builder = control::Builder::new(metrics, None).map_err(|error| vec![control::cannot_start(&error)])?;
+        let builder =
+            control::Builder::new(metrics, None).map_err(|error| vec![control::cannot_start(&error)])?;
         builder.build(&sources, 0, Mode::Fresh)
     });
     let running = match ask(&arguments.place, &Request::Outline) {

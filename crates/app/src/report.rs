@@ -102,7 +102,10 @@ impl Terminal {
             }
             (true, false) => {
                 self.diagnostics(&outcome.diagnostics);
-                self.print(&format!("nothing has changed: generation {} ({short}) stays in force", outcome.number));
+                self.print(&format!(
+                    "nothing has changed: generation {} ({short}) stays in force",
+                    outcome.number
+                ));
             }
             (false, _) => {
                 let stays = format!("refused: generation {} ({short}) stays in force", outcome.number);
@@ -151,7 +154,11 @@ impl Terminal {
     pub fn checked(&self, ok: bool, diagnostics: &[Diagnostic], changes: Option<&[Change]>) {
         self.diagnostics(diagnostics);
         if !ok {
-            self.complain(&self.paint(self.error_colour, "1;31", "rempart: this configuration would be refused"));
+            self.complain(&self.paint(
+                self.error_colour,
+                "1;31",
+                "rempart: this configuration would be refused",
+            ));
             return;
         }
         self.print(&self.paint(self.colour, "32", "this configuration can be used"));

@@ -103,7 +103,8 @@ pub fn run_demo(arguments: &DemoArguments, terminal: &Terminal) -> anyhow::Resul
         let base = |tls: bool| {
             let scheme = if tls { "https" } else { "http" };
             let listener = status.listeners.iter().find(|listener| listener.tls == tls);
-            listener.map(|listener| format!("{scheme}://{}", listener.address.replace("127.0.0.1", "localhost")))
+            listener
+                .map(|listener| format!("{scheme}://{}", listener.address.replace("127.0.0.1", "localhost")))
         };
         let http = base(false).unwrap_or_default();
         terminal.serving(status, &state);
@@ -152,7 +153,10 @@ fn serve(
     listen_to_signals(events)?;
     if let Some(status) = controller.status() {
         if let Some(refusal) = &status.refused {
-            terminal.refused("the configuration was refused: the LAST GOOD generation is served", &refusal.diagnostics);
+            terminal.refused(
+                "the configuration was refused: the LAST GOOD generation is served",
+                &refusal.diagnostics,
+            );
         }
         if terminal.json {
             print_ready(&status, socket)?;

@@ -71,7 +71,8 @@ impl StateFolder {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&generations).with_context(|| {
             format!("cannot make the state folder {}; choose another with --state-dir", path.display())
         })?;
-        let lock = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path.join("lock"));
+        let lock =
+            OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path.join("lock"));
         let lock = lock.with_context(|| format!("cannot write in the state folder {}", path.display()))?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),

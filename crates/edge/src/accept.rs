@@ -103,7 +103,9 @@ async fn serve(
     if connection.listener.tls.get() {
         let Some((stream, alpn)) = shake_hands(stream, &mut connection, &worker).await else { return };
         let connection = Rc::new(connection);
-        worker.shard.connection_speaks(if alpn == Alpn::H2 { Protocol::Http2 } else { Protocol::Http11 }, true);
+        worker
+            .shard
+            .connection_speaks(if alpn == Alpn::H2 { Protocol::Http2 } else { Protocol::Http11 }, true);
         match alpn {
             Alpn::H2 => h2::server::run(stream, connection, worker).await,
             Alpn::H1 | Alpn::None => h1::server::run(stream, connection, worker).await,

@@ -134,9 +134,7 @@ impl Edge {
         }
         let removed = gone.len();
         self.unlisten(&gone);
-        bound.sort_by_key(|listener| {
-            wanted.iter().position(|wanted| wanted.address == listener.configured)
-        });
+        bound.sort_by_key(|listener| wanted.iter().position(|wanted| wanted.address == listener.configured));
         Ok(Activation { added, removed })
     }
 
@@ -236,7 +234,8 @@ struct Bound {
 fn bind(listener: &Listener, all: &[Listener], threads: usize, ours: bool) -> io::Result<Bound> {
     let configured = listener.address;
     // `[::]` takes IPv4 too, unless somebody else on the list wants that port on IPv4.
-    let only_v6 = all.iter().any(|other| other.address.is_ipv4() && other.address.port() == configured.port());
+    let only_v6 =
+        all.iter().any(|other| other.address.is_ipv4() && other.address.port() == configured.port());
     if configured.port() != 0 && !ours {
         // Sockets that share a port do not refuse each other: only a plain one finds out whether the port is taken.
         drop(open(configured, only_v6, false)?);
@@ -274,7 +273,8 @@ fn bind_error(listener: &Listener, error: &io::Error) -> LoadError {
         io::ErrorKind::PermissionDenied => (
             "port-not-allowed",
             format!("this user may not listen on {address}"),
-            "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; or choose a higher port".to_owned(),
+            "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; or choose a higher port"
+                .to_owned(),
         ),
         io::ErrorKind::AddrNotAvailable => (
             "address-not-here",

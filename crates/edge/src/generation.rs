@@ -13,7 +13,9 @@ use snapshot::generation::{Origin, Site, Snapshot};
 
 use crate::telemetry::metrics::{Metrics, SiteMetrics};
 use crate::tls::certificates::Expired;
-use crate::tls::{self, Certificates, DevelopmentAuthority, LoadError, OriginTlsConfigs, Protocols, ServerTls};
+use crate::tls::{
+    self, Certificates, DevelopmentAuthority, LoadError, OriginTlsConfigs, Protocols, ServerTls,
+};
 use crate::upstream::budget::RetryBudget;
 use crate::upstream::health::{HealthRegistry, SiteHealth};
 use crate::upstream::pool::{NO_POOL, PoolKey};
@@ -109,7 +111,8 @@ impl Loader {
         expired: Expired,
     ) -> Result<Generation, Vec<LoadError>> {
         let mut errors = Vec::new();
-        let certificates = Certificates::load(&snapshot, development, now, expired).map_err(|found| errors.extend(found));
+        let certificates =
+            Certificates::load(&snapshot, development, now, expired).map_err(|found| errors.extend(found));
         if let Err(found) = self.origin_tls.load(&snapshot) {
             errors.extend(found);
         }
@@ -149,7 +152,12 @@ impl Loader {
         })
     }
 
-    fn origin(&self, site: &Site, index: usize, origin: &Arc<Origin>) -> Result<OriginRuntime, Vec<LoadError>> {
+    fn origin(
+        &self,
+        site: &Site,
+        index: usize,
+        origin: &Arc<Origin>,
+    ) -> Result<OriginRuntime, Vec<LoadError>> {
         let place = format!("site[{}].origin[{index}].tls", site.index);
         let tls = match &origin.tls {
             None => None,
@@ -178,7 +186,10 @@ impl Loader {
         if budgets.len() >= MAX_BUDGETS && !budgets.contains_key(&key) {
             budgets.clear();
         }
-        budgets.entry(key).or_insert_with(|| Arc::new(RetryBudget::new(site.retry.budget_percent, Instant::now()))).clone()
+        budgets
+            .entry(key)
+            .or_insert_with(|| Arc::new(RetryBudget::new(site.retry.budget_percent, Instant::now())))
+            .clone()
     }
 
     /// Equal for origins that can share connections, whatever generation and site they are in.

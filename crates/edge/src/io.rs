@@ -221,7 +221,12 @@ impl WriteBuffer {
     }
 
     /// Writes what is gathered followed by `extra`; answers how much of `extra` was taken, once all gathered is written.
-    pub fn poll_write_with(&mut self, cx: &mut Context<'_>, io: &mut Io, extra: &[u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_write_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+        extra: &[u8],
+    ) -> Poll<io::Result<usize>> {
         loop {
             let gathered = self.bytes.get(self.written..).unwrap_or_default();
             if gathered.is_empty() && extra.is_empty() {

@@ -93,13 +93,13 @@ pub async fn serve(
         scheme: if connection.tls.is_some() { Scheme::Https } else { Scheme::Http },
         host: head.authority.as_bytes(),
     };
-    let delivery = Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via: &generation.snapshot.via };
+    let delivery =
+        Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via: &generation.snapshot.via };
     let mut relay = RelayInterim { inner: inform, via: &generation.snapshot.via };
     match deliver::deliver(delivery, &mut trail, &mut relay).await {
         Ok(answer) => {
             trail.origin_answered();
-            let mut response =
-                Response { head: answer.head, body: answer.body, close: false, trail };
+            let mut response = Response { head: answer.head, body: answer.body, close: false, trail };
             finish_origin(&mut response, answer.protocol, &generation, compatibility);
             response
         }
@@ -283,4 +283,3 @@ fn finish_own(answer: Own, close: bool, mut trail: Trail) -> Response {
     trail.note(|event| event.status = status);
     Response { head, body: Body::Full(body), close, trail }
 }
-

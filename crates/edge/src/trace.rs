@@ -22,8 +22,8 @@ pub fn answer(
     trail: &Trail,
 ) -> Option<Own> {
     let path = head.target.split_once('?').map_or(head.target.as_str(), |(path, _)| path);
-    let asked = path == "/.rempart/trace"
-        || (path == "/cdn-cgi/trace" && compatibility == Compatibility::Cloudflare);
+    let asked =
+        path == "/.rempart/trace" || (path == "/cdn-cgi/trace" && compatibility == Compatibility::Cloudflare);
     if !asked || !matches!(head.method, Method::GET | Method::HEAD) {
         return None;
     }

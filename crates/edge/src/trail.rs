@@ -39,7 +39,8 @@ impl Trail {
     /// Begins with a complete head. `client` is refined once trusted proxies have been asked.
     pub fn start(worker: &Rc<Worker>, connection: &Connection, head: Option<&RequestHead>) -> Self {
         let id = worker.next_request_id();
-        let text = |name: &[u8]| head.and_then(|head| head.headers.get(name)).map(|v| bounded_text(v, MAX_TEXT));
+        let text =
+            |name: &[u8]| head.and_then(|head| head.headers.get(name)).map(|v| bounded_text(v, MAX_TEXT));
         let referer = text(b"referer").map(|referer| match referer.split_once('?') {
             Some((before, _)) => Box::from(before),
             None => referer,
@@ -50,7 +51,9 @@ impl Trail {
             client: base::address::canonical(connection.peer.ip()),
             protocol: head.map_or(base::event::Protocol::Http11, |head| head.protocol),
             tls: connection.tls.is_some(),
-            method: head.map(|head| bounded_text(head.method.as_str().as_bytes(), MAX_NAME)).unwrap_or_default(),
+            method: head
+                .map(|head| bounded_text(head.method.as_str().as_bytes(), MAX_NAME))
+                .unwrap_or_default(),
             host: head.map(|head| bounded_text(head.authority.as_bytes(), MAX_NAME)).unwrap_or_default(),
             target: head.map(|head| bounded_text(head.target.as_bytes(), MAX_TARGET)).unwrap_or_default(),
             site: None,
@@ -69,7 +72,14 @@ impl Trail {
             weight: 1,
         };
         worker.request_began();
-        Self { worker: worker.clone(), started: Instant::now(), event: Some(Box::new(event)), site: None, received: None, load: None }
+        Self {
+            worker: worker.clone(),
+            started: Instant::now(),
+            event: Some(Box::new(event)),
+            site: None,
+            received: None,
+            load: None,
+        }
     }
 
     /// The request's id and receipt.

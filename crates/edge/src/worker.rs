@@ -95,6 +95,10 @@ pub struct Worker {
 }
 
 /// The generation in force, cached: taking it costs no shared counter.
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer count is this thread's alone, the inner one is contended"
+)]
 struct Current {
     cache: Cache<Arc<ArcSwap<Generation>>, Arc<Generation>>,
     held: Rc<Arc<Generation>>,
@@ -102,6 +106,10 @@ struct Current {
 
 /// A generation held by a request.
 #[derive(Clone)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer count is this thread's alone, the inner one is contended"
+)]
 pub struct Held(Rc<Arc<Generation>>);
 
 impl std::ops::Deref for Held {
@@ -176,7 +184,11 @@ impl Worker {
         self.connections.set(self.connections.get() + 1);
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.next_connection.set(self.next_connection.get() + 1);
-        Some(Admission { worker: self.clone(), id: self.next_connection.get(), _open: self.shard.connection_opened() })
+        Some(Admission {
+            worker: self.clone(),
+            id: self.next_connection.get(),
+            _open: self.shard.connection_opened(),
+        })
     }
 }
 
@@ -256,8 +268,11 @@ async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
         match command {
             Command::Listen { configured, socket, tls } => match tokio::net::TcpListener::from_std(socket) {
                 Ok(listener) => {
-                    let state =
-                        Rc::new(ListenerState { configured, tls: Cell::new(tls), draining: Cell::new(false) });
+                    let state = Rc::new(ListenerState {
+                        configured,
+                        tls: Cell::new(tls),
+                        draining: Cell::new(false),
+                    });
                     let (stop, stopped) = oneshot::channel();
                     tokio::task::spawn_local(accept::run(listener, state.clone(), worker.clone(), stopped));
                     listeners.insert(configured, Accepting { state, stop: Some(stop) });

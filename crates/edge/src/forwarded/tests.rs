@@ -157,6 +157,7 @@ fn chains_are_bounded() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn what_the_origin_reads() {
     // peer, incoming -> Forwarded, X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host
     let cases: &[(&str, &[&str], [&str; 4])] = &[

@@ -239,8 +239,15 @@ mod tests {
         let chunked = b"5;name=\"v\"\r\nhello\r\n00a\r\n 123456789\r\n0\r\nX-T: 1\r\n\r\nGET /";
         for step in 1..chunked.len() {
             let (content, leftover) = decode(Framing::Chunked, chunked, step).unwrap();
-            assert_eq!((content.as_slice(), leftover.as_slice()), (&b"hello 123456789"[..], &b"GET /"[..]), "{step}");
-            assert_eq!(decode(Framing::Length(5), b"helloX", step).unwrap(), (b"hello".to_vec(), b"X".to_vec()));
+            assert_eq!(
+                (content.as_slice(), leftover.as_slice()),
+                (&b"hello 123456789"[..], &b"GET /"[..]),
+                "{step}"
+            );
+            assert_eq!(
+                decode(Framing::Length(5), b"helloX", step).unwrap(),
+                (b"hello".to_vec(), b"X".to_vec())
+            );
             assert_eq!(decode(Framing::Close, b"hello", step).unwrap().0, b"hello");
         }
     }

@@ -245,7 +245,8 @@ impl ResponseWait {
         exchange: &mut Exchange,
         inform: &mut dyn Inform,
     ) -> Option<Result<ParsedResponse, ExchangeErrorKind>> {
-        const BAD: Option<Result<ParsedResponse, ExchangeErrorKind>> = Some(Err(ExchangeErrorKind::BadResponse));
+        const BAD: Option<Result<ParsedResponse, ExchangeErrorKind>> =
+            Some(Err(ExchangeErrorKind::BadResponse));
         loop {
             let input = &mut exchange.connection.input;
             let end = match parse::find_head_end(input.bytes(), 0) {

@@ -135,7 +135,8 @@ fn parse_fields(
             return Err(Refusal { status: 431, reason: "headers_too_large" });
         }
         let Some(colon) = memchr::memchr(b':', line) else { return Err(Refusal::bad("bad_header")) };
-        let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
+        let (name, value) =
+            (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
         // A leading space is obs-fold, a trailing one hides the name from stricter readers: neither is a token.
         if !syntax::is_token(name) || !syntax::is_field_value(value) {
             return Err(Refusal::bad("bad_header"));
@@ -166,7 +167,8 @@ fn note_control(control: &mut Control, name: &[u8], value: &[u8]) -> Result<bool
             if value.eq_ignore_ascii_case(b"chunked") {
                 control.chunked = true;
             } else if syntax::elements(value).last().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"))
-                && syntax::elements(value).filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count() == 1
+                && syntax::elements(value).filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count()
+                    == 1
             {
                 control.other_coding = true;
             } else {
@@ -263,7 +265,9 @@ fn parse_request_line<'a>(
         b"HTTP/1.0" => Protocol::Http10,
         // RFC 9110 section 2.5: a higher minor version is read as the highest one known.
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Protocol::Http11,
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
             return Err(Refusal { status: 505, reason: "version_not_supported" });
         }
         _ => return Err(BAD),
@@ -387,7 +391,8 @@ pub fn parse_response(head: &[u8], limits: &HeadLimits, to_head: bool) -> Result
         None => Framing::Close,
     };
     // RFC 9112 section 6.1: neither belongs into these; what follows on such a connection is anybody's guess.
-    let misframed = (status < 200 || status == 204) && (encoded || control.length.is_some_and(|length| length > 0));
+    let misframed =
+        (status < 200 || status == 204) && (encoded || control.length.is_some_and(|length| length > 0));
     let keep_alive =
         !control.close && !misframed && framing != Framing::Close && (http11 || control.keep_alive);
     let usual = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());

@@ -222,12 +222,15 @@ async fn exchange(
 
     let upgraded = tunnel && response.head.status == 101;
     let keep = keep_alive && !upgraded && !response.close && !connection.is_draining();
-    let body_read = tunnel || link.parked.take().is_some_and(|inbound| {
-        let done = inbound.decoder.is_done();
-        link.parked.set(Some(inbound));
-        done
-    });
-    let sent = send_response(response, link, Reply { to_head, http10, keep: keep && body_read, upgraded }, limits).await;
+    let body_read = tunnel
+        || link.parked.take().is_some_and(|inbound| {
+            let done = inbound.decoder.is_done();
+            link.parked.set(Some(inbound));
+            done
+        });
+    let sent =
+        send_response(response, link, Reply { to_head, http10, keep: keep && body_read, upgraded }, limits)
+            .await;
 
     let Some(Inbound { input, decoder, .. }) = link.parked.take() else { return Again::No };
     match sent {
@@ -321,7 +324,7 @@ async fn refuse(
     let response = pipeline::refuse(refusal, connection, worker);
     let reply = Reply { to_head: false, http10: false, keep: false, upgraded: false };
     // Closed either way.
-    drop(send_response(response, link, reply, limits).await);
+    crate::ignore(send_response(response, link, reply, limits).await);
 }
 
 /// Ends our side and reads on for a moment: a close with unread bytes would reset the answer away.

@@ -16,10 +16,8 @@ const CLASS: [u8; 256] = {
         // Visible ASCII without '#': a fragment never travels, and anything else must be percent-encoded.
         let target = b > 0x20 && b < 0x7f && b != b'#';
         let host = b.is_ascii_alphanumeric() || is_one_of(b, b"-._~%!$&'()*+,;=");
-        table[byte] = (token as u8) * TOKEN
-            + (field as u8) * FIELD
-            + (target as u8) * TARGET
-            + (host as u8) * HOST;
+        table[byte] =
+            (token as u8) * TOKEN + (field as u8) * FIELD + (target as u8) * TARGET + (host as u8) * HOST;
         byte += 1;
     }
     table
@@ -67,7 +65,9 @@ pub fn is_authority(bytes: &[u8]) -> bool {
         None => !host.is_empty() && host.iter().all(|&byte| is(byte, HOST)) && is_percent_encoded(host),
     };
     let port_ok = port.is_none_or(|port| {
-        port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && (port.is_empty() || parse_port(port).is_some())
+        port.len() <= 5
+            && port.iter().all(u8::is_ascii_digit)
+            && (port.is_empty() || parse_port(port).is_some())
     });
     host_ok && port_ok
 }
@@ -129,12 +129,26 @@ mod tests {
 
     #[test]
     fn authorities() {
-        for good in ["example.org", "example.org:8080", "example.org:", "127.0.0.1:1", "[::1]", "[::1]:443", "a_b"] {
+        for good in
+            ["example.org", "example.org:8080", "example.org:", "127.0.0.1:1", "[::1]", "[::1]:443", "a_b"]
+        {
             assert!(is_authority(good.as_bytes()), "{good}");
         }
-        for bad in
-            ["", ":80", "a b", "user@host", "a/b", "[::1", "::1", "[::g]", "h:65536", "h:8a", "h:-1", "a\u{e9}", "a%zz"]
-        {
+        for bad in [
+            "",
+            ":80",
+            "a b",
+            "user@host",
+            "a/b",
+            "[::1",
+            "::1",
+            "[::g]",
+            "h:65536",
+            "h:8a",
+            "h:-1",
+            "a\u{e9}",
+            "a%zz",
+        ] {
             assert!(!is_authority(bad.as_bytes()), "{bad}");
         }
     }

@@ -144,7 +144,8 @@ impl SharedConnection {
                 };
                 // gRPC answers with trailers only; its end must still be waited for when it has not come yet.
                 if ends {
-                    let body = if length == BodyLength::Absent { Body::Empty } else { Body::Full(Bytes::new()) };
+                    let body =
+                        if length == BodyLength::Absent { Body::Empty } else { Body::Full(Bytes::new()) };
                     return Ok((head, body));
                 }
                 let source = ResponseBody {
@@ -227,12 +228,11 @@ impl ResponseWait {
         match Pin::new(&mut self.response).poll(cx) {
             Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
             Poll::Ready(Err(error)) => {
-                let never_processed =
-                    error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote());
+                let never_processed = error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                    || (error.is_go_away() && error.is_remote());
                 let malformed = error.is_reset() && !error.is_remote();
                 self.answered |= !error.is_io() && !never_processed;
-                let kind =
-                    if malformed { ExchangeErrorKind::BadResponse } else { ExchangeErrorKind::Closed };
+                let kind = if malformed { ExchangeErrorKind::BadResponse } else { ExchangeErrorKind::Closed };
                 return Poll::Ready(Err((kind, never_processed)));
             }
             Poll::Pending => {}

@@ -9,7 +9,8 @@ use crate::h1::syntax;
 use crate::message::{BodyLength, HeaderList, RequestHead, ResponseHead};
 
 /// Fields that have no meaning in HTTP/2 and must not occur (RFC 9113 section 8.2.2).
-const CONNECTION_FIELDS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+const CONNECTION_FIELDS: [&str; 5] =
+    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
 /// A request as received, and the length its body announces.
 pub fn request_head(
@@ -27,7 +28,8 @@ pub fn request_head(
     }
     let upgrade = protocol.map(|protocol| Box::from(protocol.as_str()));
     let authority = parts.uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let host = parts.headers.get_all(http::header::HOST).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    let host =
+        parts.headers.get_all(http::header::HOST).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
     let authority = match (authority, host.as_slice()) {
         (authority, []) => authority.as_bytes(),
         ("", [host]) => host,
@@ -100,7 +102,10 @@ impl Fields {
         const BAD: Refusal = Refusal { status: 400, reason: "bad_header" };
         let name = name.as_str();
         // Leading or trailing white space is malformed in HTTP/2 and would be trimmed in HTTP/1.1: two readings.
-        if !syntax::is_token(name.as_bytes()) || !syntax::is_field_value(value) || syntax::trim(value) != value {
+        if !syntax::is_token(name.as_bytes())
+            || !syntax::is_field_value(value)
+            || syntax::trim(value) != value
+        {
             return Err(BAD);
         }
         if CONNECTION_FIELDS.contains(&name) || (name == "te" && value != b"trailers") {
@@ -136,7 +141,9 @@ impl Fields {
 pub fn header_map(headers: &HeaderList) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(headers.len() + 1);
     for (name, value) in headers.iter() {
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else { continue };
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
+            continue;
+        };
         if !CONNECTION_FIELDS.contains(&name.as_str()) {
             map.append(name, value);
         }

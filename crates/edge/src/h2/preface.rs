@@ -199,7 +199,8 @@ mod tests {
         bytes.extend(frame(8, 0, 0, &15_663_105u32.to_be_bytes()));
         bytes.extend(frame(2, 0, 3, &[0, 0, 0, 0, 200]));
         // :method GET, :authority (literal, new), :scheme https, :path /, then an ordinary field.
-        let block = [&[0x82, 0x41, 0x03][..], b"a.b", &[0x87, 0x84, 0x40, 0x01], b"x", &[0x01], b"y"].concat();
+        let block =
+            [&[0x82, 0x41, 0x03][..], b"a.b", &[0x87, 0x84, 0x40, 0x01], b"x", &[0x01], b"y"].concat();
         bytes.extend(frame(1, 0x25, 1, &[&[0x80, 0, 0, 0, 255][..], &block].concat()));
         bytes
     }

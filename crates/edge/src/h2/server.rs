@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use base::event::Completion;
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, Stream};
 use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, Stream};
 use h2::server::{Connection as H2Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use snapshot::generation::ConnectionLimits;
@@ -142,8 +142,13 @@ impl Driver {
                     if let Some(preface) = self.io.take_preface() {
                         crate::ignore(self.connection.preface.set(preface));
                     }
-                    let stream =
-                        serve_stream(request, respond, self.connection.clone(), self.worker.clone(), self.limits);
+                    let stream = serve_stream(
+                        request,
+                        respond,
+                        self.connection.clone(),
+                        self.worker.clone(),
+                        self.limits,
+                    );
                     // A panic in one stream resets that stream, not the connection's others.
                     self.streams.push(Box::pin(AssertUnwindSafe(stream).catch_unwind().map(|_| ())));
                 }

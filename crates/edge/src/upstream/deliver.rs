@@ -8,10 +8,10 @@ use base64::Engine as _;
 use http::Method;
 use snapshot::generation::{Compatibility, HostHeader, OriginHttp};
 
-use super::transport::{self, Transport, Wants};
 use super::balance::{self, Tried};
 use super::health::{FailureKind, InFlight, Outcome};
 use super::pool;
+use super::transport::{self, Transport, Wants};
 use crate::failure::Failure;
 use crate::forwarded::{self, Visit};
 use crate::generation::{OriginRuntime, SiteRuntime};
@@ -93,8 +93,11 @@ pub async fn deliver(
         let body = std::mem::take(&mut delivery.body);
         let attempt = match attempt(&delivery, origin, &fields, body, only_fresh, trail, inform).await {
             Ok(answer) => {
-                let result =
-                    if answer.head.status >= 500 { OriginResult::ServerError } else { OriginResult::Answered };
+                let result = if answer.head.status >= 500 {
+                    OriginResult::ServerError
+                } else {
+                    OriginResult::Answered
+                };
                 site.metrics.origin_request(thread, origin.index, result);
                 chosen.report(Outcome::Success, Instant::now());
                 trail.hold(chosen);
@@ -150,7 +153,8 @@ async fn attempt(
     trail: &Trail,
     inform: &mut dyn Inform,
 ) -> Result<Answer, Attempt> {
-    let grpc = delivery.head.headers.get(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
+    let grpc =
+        delivery.head.headers.get(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
     let wants = Wants {
         http1: delivery.tunnel || origin.origin.http == OriginHttp::Http1,
         http2: origin.origin.http == OriginHttp::Http2 || (grpc && origin.origin.http == OriginHttp::Auto),
@@ -179,7 +183,8 @@ async fn attempt(
         Transport::Http1(connection) => {
             let reused = connection.used > 0;
             let mut wire = delivery.worker.take_scratch();
-            let framing = if delivery.tunnel { BodyFraming::Raw } else { SendBody::framing_of(body.length()) };
+            let framing =
+                if delivery.tunnel { BodyFraming::Raw } else { SendBody::framing_of(body.length()) };
             write_http1(delivery, origin, fields, framing, trail, &mut wire);
             let request = Outgoing {
                 head: &wire,
@@ -198,17 +203,21 @@ async fn attempt(
             delivery.worker.return_scratch(wire);
             (outcome, reused, Protocol::Http11)
         }
-        Transport::Http2(connection, reused) => match http2_request(delivery, origin, fields, body.length(), trail) {
-            Some(request) => {
-                (connection.exchange(request, body, limits, inform).await, reused, Protocol::Http2)
+        Transport::Http2(connection, reused) => {
+            match http2_request(delivery, origin, fields, body.length(), trail) {
+                Some(request) => {
+                    (connection.exchange(request, body, limits, inform).await, reused, Protocol::Http2)
+                }
+                None => {
+                    let failure = Failure::Refused(Refusal { status: 400, reason: "bad_target" });
+                    return Err(Attempt { failure, again: None, stale: false, kind: None });
+                }
             }
-            None => {
-                let failure = Failure::Refused(Refusal { status: 400, reason: "bad_target" });
-                return Err(Attempt { failure, again: None, stale: false, kind: None });
-            }
-        },
+        }
     };
-    outcome.map(|(head, body)| Answer { head, body, protocol }).map_err(|error| judge(delivery, error, reused))
+    outcome
+        .map(|(head, body)| Answer { head, body, protocol })
+        .map_err(|error| judge(delivery, error, reused))
 }
 
 /// What a failed exchange means, and whether the request may be sent again (RFC 9110 section 9.2.2).
@@ -232,7 +241,10 @@ fn judge(delivery: &Delivery<'_>, error: ExchangeError, reused: bool) -> Attempt
 
 /// Methods whose repetition has the effect of one (RFC 9110 section 9.2.2).
 fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
 }
 
 /// The authority the origin is asked for.
@@ -257,8 +269,7 @@ fn outgoing_fields(
     let compatibility = delivery.site.site.compatibility;
     let mut has_id = false;
     for (name, value) in head.headers.iter() {
-        if fields.forwards(name)
-            && forwarded::passes(name, delivery.visit.client.via_trusted, compatibility)
+        if fields.forwards(name) && forwarded::passes(name, delivery.visit.client.via_trusted, compatibility)
         {
             has_id |= name.eq_ignore_ascii_case(b"x-request-id");
             emit(name, value);

@@ -107,13 +107,14 @@ async fn dial(origin: &Origin, worker: &Rc<Worker>) -> Result<TcpStream, Failure
 /// The TLS handshake; true when the origin chose HTTP/2.
 async fn shake_hands(stream: TcpStream, tls: &OriginTlsRuntime, wants: Wants) -> Result<(Io, bool), Failure> {
     let config = if wants.http1 { &tls.http1 } else { &tls.config };
-    let stream = TlsConnector::from(config.clone()).connect(tls.name.clone(), stream).await.map_err(|error| {
-        let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match cause {
-            Some(rustls::Error::InvalidCertificate(_)) => Failure::OriginCertificate,
-            _ => Failure::OriginTls,
-        }
-    })?;
+    let stream =
+        TlsConnector::from(config.clone()).connect(tls.name.clone(), stream).await.map_err(|error| {
+            let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match cause {
+                Some(rustls::Error::InvalidCertificate(_)) => Failure::OriginCertificate,
+                _ => Failure::OriginTls,
+            }
+        })?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok((Io::Client(Box::new(stream)), http2))
 }
