@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod client;
 pub mod config;
+pub mod curl;
 pub mod http2;
 pub mod memory;
 pub mod origin;
