@@ -4,7 +4,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod broken_config;
 mod browser;
+mod certificates;
 mod differential;
+mod identity;
 mod memory;
 mod origin_refusals;
 mod proxying;

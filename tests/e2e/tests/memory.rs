@@ -21,7 +21,7 @@ const HOST: &str = "large.test";
 const GIB: u64 = 1 << 30;
 /// What a running transfer may occupy above the idle process.
 const MAX_GROWTH: u64 = 16 << 20;
-const PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
 
 /// An origin that sends `GET /BYTES` that many bytes and answers uploads with their length; counts what it sent.
 fn bulk(sent: Arc<AtomicU64>) -> Origin {
@@ -95,12 +95,14 @@ fn http2_upload(rempart: &Rempart, bytes: u64) {
     assert_eq!((got.exit, got.version.as_str(), got.text()), (0, "2", bytes.to_string()));
 }
 
+type Transfer = fn(&Rempart, u64);
+
 #[test]
 fn one_gib_down_and_up_streams_through_in_bounded_memory() {
     let _alone = heavy();
     let origin = bulk(Arc::default());
     let rempart = before(&origin);
-    let transfers: [(&str, fn(&Rempart, u64)); 4] = [
+    let transfers: [(&str, Transfer); 4] = [
         ("h1 download", download),
         ("h1 upload", upload),
         ("h2 download", http2_download),
