@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use harness::client::{Client, Response};
 use harness::config::Config;
@@ -11,6 +12,8 @@ use harness::rempart::Rempart;
 use harness::tools;
 
 const HOST: &str = "strict.test";
+/// How long a refusal is waited for; shorter than elsewhere, because a table of them that all fail would take for ever.
+const REFUSAL: Duration = Duration::from_secs(5);
 
 /// A head with these lines after `Host`, and a body.
 fn post(lines: &str, body: &str) -> Vec<u8> {
@@ -230,6 +233,7 @@ fn strict() -> (Origin, Rempart) {
 
 /// Sends a message that must be refused; the server may hang up before it has read all of it.
 fn provoke(mut client: Client, bytes: &[u8]) -> io::Result<Response> {
+    client.patience(REFUSAL)?;
     let _hung_up_early = client.send(bytes);
     let response = client.response("POST")?;
     client.wire.closed()?;

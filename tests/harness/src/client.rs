@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -116,6 +117,12 @@ impl Client {
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.wire.send(bytes.as_ref())
+    }
+
+    /// How long one read or write may take from here on.
+    pub fn patience(&self, patience: Duration) -> io::Result<()> {
+        self.wire.stream().socket().set_read_timeout(Some(patience))?;
+        self.wire.stream().socket().set_write_timeout(Some(patience))
     }
 
     /// Ends the sending half; answers can still be read.

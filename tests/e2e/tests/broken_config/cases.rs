@@ -290,7 +290,7 @@ fn files() -> Vec<Broken> {
     if !rustix::process::geteuid().is_root() {
         cases.push(broken("configuration unreadable", Where::File, &["rempart.toml"], |shop| {
             use std::os::unix::fs::PermissionsExt;
-            fs::set_permissions(shop.place.config(), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(shop.place.config(), fs::Permissions::from_mode(0o000)).unwrap();
         }));
     }
     cases

@@ -340,12 +340,14 @@ impl Case {
                 format!("{} chunks, {} trailers", pieces.len(), trailers.len())
             }
         };
-        format!(
-            "case {number}: {method} {target} ({body}) -> {} {:?}, {} bytes",
-            reply.status,
-            reply.framing,
-            reply.body.len()
-        )
+        let framing = match &reply.framing {
+            Framing::Bodiless(told) => format!("no body, {told:?} told"),
+            Framing::Sized => "sized".to_owned(),
+            Framing::Chunked(size, trailers) => format!("chunks of {size}, {} trailers", trailers.len()),
+            Framing::UntilClose => "until close".to_owned(),
+        };
+        let (status, bytes) = (reply.status, reply.body.len());
+        format!("case {number}: {method} {target} ({body}) -> {status}, {bytes} bytes ({framing})")
     }
 }
 
