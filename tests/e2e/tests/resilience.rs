@@ -9,7 +9,7 @@ use harness::client::Response;
 use harness::config::Config;
 use harness::origin::{Origin, Reply};
 use harness::rempart::Rempart;
-use harness::{PATIENCE, client, ports};
+use harness::{PATIENCE, ports};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -289,8 +289,4 @@ fn a_client_that_leaves_takes_its_request_to_the_origin_along() {
     drop(client);
     told.recv_timeout(PATIENCE).expect("the origin is told that nobody listens any more");
     assert!(gone.load(Ordering::SeqCst) > 0);
-    assert!(
-        client::get(rempart.plain(), HOST, "/").is_ok_and(|response| response.status == 200)
-            || rempart.status().requests > 0
-    );
 }

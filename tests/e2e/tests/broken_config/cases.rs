@@ -194,14 +194,11 @@ fn meaning(rempart: &Rempart, taken: SocketAddr) -> Vec<Broken> {
     ];
     let mut port =
         append("a port in use", format!("[[listen]]\naddress = \"{taken}\"\n"), &["in use", "taken"]);
-    let mut itself = append(
-        "a loop to itself",
-        format!("{}[[site.origin]]\nurl = \"http://{itself}\"\n", site("self", "self.test")),
-        &["itself", "loop"],
-    );
-    // Which ports are bound, only the running process knows.
-    (port.only_running, itself.only_running) = (true, true);
-    cases.extend([port, itself]);
+    let round = format!("{}[[site.origin]]\nurl = \"http://{itself}\"\n", site("self", "self.test"));
+    cases.push(append("a loop to itself", round, &["itself", "loop"]));
+    // Whether a port is free, only the running process finds out.
+    port.only_running = true;
+    cases.push(port);
     cases.push(broken("no site", Where::File, &["site"], |shop| {
         let end = shop.good.find("[[site]]").unwrap_or(0);
         shop.place.write("rempart.toml", &shop.good[..end]);
@@ -228,6 +225,11 @@ fn certificates() -> Vec<Broken> {
         gone("key missing", "key.pem", &["key.pem"]),
         dated("certificate expired", Validity::Expired, &["expired"]),
         dated("certificate not yet valid", Validity::NotYet, &["not yet", "not valid"]),
+        broken("certificate for another host", Where::Line, &["shop.test"], |shop| {
+            let leaf = shop.authority.leaf(&["elsewhere.test"], Validity::Good);
+            shop.place.write("cert.pem", leaf.certificate);
+            shop.place.write("key.pem", leaf.key);
+        }),
         broken("key of another certificate", Where::Line, &["key"], |shop| {
             shop.place.write("key.pem", shop.authority.leaf(&[HOST], Validity::Good).key);
         }),

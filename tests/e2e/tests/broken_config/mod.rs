@@ -11,6 +11,7 @@ use harness::certificates::{Authority, Pair, Validity};
 use harness::client::{self, tls_config};
 use harness::config::Config;
 use harness::origin::{Origin, Reply};
+use harness::ports;
 use harness::rempart::{Place, Rempart};
 use harness::traffic::{Asks, Speaks, Traffic};
 
@@ -31,8 +32,10 @@ impl Shop {
     fn new() -> Self {
         let origin = Origin::answering(|_| Reply::text(200, "ok"));
         let authority = Authority::new("Authority of this test");
+        // A port of its own, so that a loop can be seen in the file alone.
         let good = Config::new()
-            .listeners()
+            .listen(&format!("127.0.0.1:{}", ports::free()), false)
+            .listen("127.0.0.1:0", true)
             .site("shop", &[HOST])
             .raw("[site.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"")
             .origin(origin.url())
