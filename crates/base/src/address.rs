@@ -44,6 +44,11 @@ impl PrefixSet {
         self.0.iter().any(|prefix| prefix.contains(&address))
     }
 
+    /// The prefixes, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &IpNet> {
+        self.0.iter()
+    }
+
     /// True when no prefix is in the set, that is: nobody matches.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

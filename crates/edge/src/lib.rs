@@ -1,1 +1,33 @@
-//! edge
+//! The edge: listeners, TLS, HTTP/1 and HTTP/2, the request pipeline and the way to the origins.
+//!
+//! `Edge` owns the edge threads. A generation comes in through `generation::Loader`, is put in force by an `Arc` swap,
+//! and every request keeps the one it began with.
+
+mod accept;
+mod body_limit;
+pub mod connection;
+mod edge;
+pub mod failure;
+pub mod forwarded;
+pub mod generation;
+pub mod h1;
+pub mod h2;
+pub mod hop;
+pub mod io;
+pub mod message;
+pub mod pages;
+pub mod pipeline;
+pub mod telemetry;
+pub mod tls;
+mod trace;
+pub mod trail;
+pub mod upstream;
+pub mod worker;
+
+pub use edge::{Activation, BoundListener, Edge, EdgeOptions};
+
+/// Three letters where Cloudflare names the data centre. Sites get names of their own with the fleet.
+const CLOUDFLARE_PLACE: &str = "RMP";
+
+/// Lets a result go on purpose; a comment at the call says why.
+pub(crate) fn ignore<T>(_: T) {}

@@ -111,6 +111,17 @@ pub enum HostPattern {
     Any,
 }
 
+impl std::fmt::Display for HostPattern {
+    /// As an operator would write it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(host) => write!(f, "*.{host}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
 /// Host name to position in `Snapshot::sites`.
 #[derive(Debug, Default)]
 pub struct HostTable {

@@ -1,3 +1,18 @@
 //! Desired state in, checked and immutable generation out. Pure: files come in as a `SourceTree`, time as an argument.
 
+mod check;
+mod compile;
+pub mod desired;
+pub mod diagnostic;
 pub mod generation;
+pub mod outline;
+mod reference;
+mod review;
+mod shape;
+pub mod source;
+pub mod units;
+
+pub use compile::{Compiled, Input, Mode, command_line_config, compile, references, unreadable};
+pub use reference::reference_markdown;
+pub use review::Places;
+pub use shape::json_schema;

@@ -1,0 +1,142 @@
+//! The command line, declared once: parser, help, completions and man page all come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+/// Put Rempart in front of a website: delivery, TLS and protection on your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "rempart", version, max_term_width = 100, after_help = AFTER)]
+pub struct Cli {
+    /// What to do; without a command the demo starts.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Print machine-readable JSON instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When to colour the output.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    pub colour: Colour,
+}
+
+const AFTER: &str = "Examples:
+  rempart                                            try it: Rempart in front of a built-in demo site
+  rempart run --origin http://127.0.0.1:3000         in front of your site, on ports 8080 and 8443
+  rempart run --config /etc/rempart/rempart.toml     as the configuration says
+  rempart check && rempart reload                    change the configuration while it runs
+
+Exit codes: 0 done, 1 configuration refused or failed, 2 wrong usage, 3 no running Rempart reached.
+Log detail: environment variable REMPART_LOG (error, warn, info, debug, trace).";
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the sites of a configuration, or one site given by its origin.
+    Run(RunArguments),
+    /// Serve a built-in demo site, to see what Rempart does.
+    Demo(DemoArguments),
+    /// Check a configuration without putting it in force, and show what would change.
+    Check(CheckArguments),
+    /// Have the running Rempart read its configuration again.
+    Reload(Place),
+    /// Show what runs, and what is wrong with it.
+    Status(Place),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff).
+    Man,
+    /// Print generated reference documentation.
+    Reference {
+        /// Which.
+        #[arg(value_enum)]
+        what: Reference,
+    },
+}
+
+/// Generated documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Reference {
+    /// Every key of rempart.toml, as Markdown.
+    Config,
+    /// The JSON schema of rempart.toml.
+    Schema,
+    /// Every command and option, as Markdown.
+    Cli,
+}
+
+/// Where the running Rempart is found.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Place {
+    /// Folder for last good generations, the development authority and the admin socket
+    /// [default: /var/lib/rempart for root, else ~/.local/state/rempart].
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "REMPART_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// The admin socket [default: admin.sock in the state folder].
+    #[arg(long, value_name = "SOCKET", value_hint = ValueHint::FilePath, env = "REMPART_ADMIN")]
+    pub admin: Option<PathBuf>,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArguments {
+    /// Origin to serve for every host, such as http://127.0.0.1:3000; repeat it to spread load.
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    pub origin: Vec<String>,
+    /// Address to listen on with --origin, as http://ADDRESS:PORT or https://ADDRESS:PORT
+    /// [default: http://[::]:8080 and https://[::]:8443].
+    #[arg(long, value_name = "URL", requires = "origin")]
+    pub listen: Vec<String>,
+    /// Where metrics and health are served with --origin: a loopback address, or "off" [default: 127.0.0.1:9145].
+    #[arg(long, value_name = "ADDRESS", requires = "origin")]
+    pub metrics: Option<String>,
+    /// Where the access log goes with --origin: stdout, off or a file [default: stdout, with --json off].
+    #[arg(long, value_name = "TARGET", requires = "origin")]
+    pub access_log: Option<String>,
+    /// Configuration file [default: rempart.toml here, else /etc/rempart/rempart.toml].
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Where state is kept.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `demo`.
+#[derive(Args, Debug, Default)]
+pub struct DemoArguments {
+    /// Address to listen on, as http://ADDRESS:PORT or https://ADDRESS:PORT
+    /// [default: http://127.0.0.1:8080 and https://127.0.0.1:8443, or free ports when those are taken].
+    #[arg(long, value_name = "URL")]
+    pub listen: Vec<String>,
+    /// Where metrics and health are served: a loopback address, or "off" [default: a free port].
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
+    /// Where state is kept [default: a folder of its own beside the ordinary one].
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `check`.
+#[derive(Args, Debug)]
+pub struct CheckArguments {
+    /// Configuration file [default: rempart.toml here, else /etc/rempart/rempart.toml].
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Where the running Rempart is found, for the comparison.
+    #[command(flatten)]
+    pub place: Place,
+}

@@ -1,0 +1,195 @@
+//! What a person sees in the terminal; scripts get JSON from the same data.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+
+use api::admin::{GenerationSource, ReloadOutcome, Status};
+use api::diagnostic::Diagnostic;
+use snapshot::outline::Change;
+
+use crate::cli::Colour;
+
+/// Where and how to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal {
+    /// Machine-readable output.
+    pub json: bool,
+    /// Colour on standard output.
+    pub colour: bool,
+    /// Colour on standard error.
+    pub error_colour: bool,
+}
+
+impl Terminal {
+    /// Decides about colour: asked for, or on a terminal without NO_COLOR (no-color.org).
+    pub fn new(json: bool, colour: Colour) -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let decide = |terminal: bool| match colour {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => terminal && wanted,
+        };
+        Self {
+            json,
+            colour: decide(std::io::stdout().is_terminal()),
+            error_colour: decide(std::io::stderr().is_terminal()),
+        }
+    }
+
+    /// Text on standard output. A reader that has gone away is no error.
+    pub fn print(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        drop(writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()));
+    }
+
+    /// Text on standard error.
+    pub fn complain(&self, text: &str) {
+        drop(writeln!(std::io::stderr().lock(), "{}", text.trim_end()));
+    }
+
+    /// A value as JSON on standard output.
+    pub fn print_json(&self, value: &impl serde::Serialize) {
+        match serde_json::to_string_pretty(value) {
+            Ok(text) => self.print(&text),
+            Err(error) => self.complain(&format!("rempart: {error}")),
+        }
+    }
+
+    fn paint(&self, colour: bool, code: &str, text: &str) -> String {
+        if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Every finding, rendered with its place.
+    pub fn diagnostics(&self, diagnostics: &[Diagnostic]) {
+        for diagnostic in diagnostics {
+            self.complain(&snapshot::diagnostic::render(diagnostic, self.error_colour));
+            self.complain("");
+        }
+    }
+
+    /// A configuration that was not taken.
+    pub fn refused(&self, consequence: &str, diagnostics: &[Diagnostic]) {
+        self.diagnostics(diagnostics);
+        self.complain(&self.paint(self.error_colour, "1;31", &format!("rempart: {consequence}")));
+    }
+
+    /// Said once when serving begins.
+    pub fn serving(&self, status: &Status, state: &Path) {
+        let mut text = format!("Rempart {} serves generation {}\n", status.version, status.number);
+        for listener in &status.listeners {
+            let scheme = if listener.tls { "https" } else { "http " };
+            text += &format!("  {scheme}    {}\n", self.paint(self.colour, "1", &listener.address));
+        }
+        text += &sites(status);
+        if let Some(metrics) = &status.metrics {
+            text += &format!("  metrics  http://{metrics}/metrics\n");
+        }
+        if state.join("ca/ca.pem").exists() && status.listeners.iter().any(|listener| listener.tls) {
+            text += &format!("  development authority  {}\n", state.join("ca/ca.pem").display());
+        }
+        self.print(&text);
+    }
+
+    /// `rempart reload`.
+    pub fn reloaded(&self, outcome: &ReloadOutcome) {
+        let short: String = outcome.generation.chars().take(12).collect();
+        match (outcome.active, outcome.changed) {
+            (true, true) => {
+                self.diagnostics(&outcome.diagnostics);
+                let done = self.paint(self.colour, "32", "in force");
+                self.print(&format!("generation {} ({short}) is {done}", outcome.number));
+            }
+            (true, false) => {
+                self.diagnostics(&outcome.diagnostics);
+                self.print(&format!("nothing has changed: generation {} ({short}) stays in force", outcome.number));
+            }
+            (false, _) => {
+                let stays = format!("refused: generation {} ({short}) stays in force", outcome.number);
+                self.refused(&stays, &outcome.diagnostics);
+            }
+        }
+    }
+
+    /// `rempart status`.
+    pub fn status(&self, status: &Status) {
+        let short: String = status.generation.chars().take(12).collect();
+        let from = match status.source {
+            GenerationSource::Config => status.config.clone().unwrap_or_default(),
+            GenerationSource::CommandLine => "the command line".to_owned(),
+            GenerationSource::Demo => "the demo".to_owned(),
+            GenerationSource::LastGood => self.paint(self.colour, "1;31", "the LAST GOOD generation on disk"),
+        };
+        let mut text = format!(
+            "Rempart {} (pid {}), up {}\n  generation {} ({short}) from {from}, in force since {}\n  {} requests, {} connections open\n",
+            status.version,
+            status.pid,
+            duration(status.uptime_seconds),
+            status.number,
+            status.active_since,
+            status.requests,
+            status.connections,
+        );
+        for listener in &status.listeners {
+            let scheme = if listener.tls { "https" } else { "http " };
+            text += &format!("  {scheme}    {}\n", listener.address);
+        }
+        if let Some(metrics) = &status.metrics {
+            text += &format!("  metrics  http://{metrics}/metrics\n");
+        }
+        text += &sites(status);
+        for warning in &status.warnings {
+            text += &format!("  {} {warning}\n", self.paint(self.colour, "33", "warning:"));
+        }
+        self.print(&text);
+        if let Some(refusal) = &status.refused {
+            self.refused(&format!("the configuration was refused at {}", refusal.at), &refusal.diagnostics);
+        }
+    }
+
+    /// What `rempart check` found.
+    pub fn checked(&self, ok: bool, diagnostics: &[Diagnostic], changes: Option<&[Change]>) {
+        self.diagnostics(diagnostics);
+        if !ok {
+            self.complain(&self.paint(self.error_colour, "1;31", "rempart: this configuration would be refused"));
+            return;
+        }
+        self.print(&self.paint(self.colour, "32", "this configuration can be used"));
+        match changes {
+            None => self.print("no Rempart is running here, so there is nothing to compare with"),
+            Some([]) => self.print("it changes nothing of what runs"),
+            Some(changes) => {
+                self.print("it would change what runs:");
+                changes.iter().for_each(|change| self.print(&format!("  {change}")));
+            }
+        }
+    }
+}
+
+fn sites(status: &Status) -> String {
+    let mut text = String::new();
+    for site in &status.sites {
+        text += &format!("  site     {} ({})\n", site.name, site.hosts.join(", "));
+        if let Some(expires) = &site.certificate_expires {
+            text += &format!("             certificate until {expires}\n");
+        }
+        for origin in &site.origins {
+            let state = if origin.healthy { "" } else { "  SET ASIDE" };
+            text += &format!("             origin {}{state}", origin.origin);
+            if origin.requests > 0 {
+                text += &format!("  {} requests, {} failed", origin.requests, origin.failures);
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// `3 d 4 h`, `5 min`, `12 s`.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}

@@ -1,0 +1,94 @@
+//! Every failure the edge can answer, and the one place where its status is decided.
+
+use base::event::Fault;
+use snapshot::generation::Compatibility;
+
+use crate::h1::parse::Refusal;
+
+/// Why the edge answers a request itself instead of passing an origin's answer on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The request cannot be served as it came.
+    Refused(Refusal),
+    /// No site has this host.
+    UnknownHost,
+    /// The request has been through this Rempart before (RFC 8586).
+    Loop,
+    /// The body is larger than the site takes.
+    BodyTooLarge,
+    /// The body came too slowly.
+    BodyTimeout,
+    /// The body's framing broke half-way.
+    BodyFraming,
+    /// The client left before its request was complete.
+    ClientGone,
+    /// The origin's name does not resolve.
+    OriginName,
+    /// Nobody listens there.
+    OriginRefused,
+    /// No route, or the like.
+    OriginUnreachable,
+    /// The connection could not be made in time.
+    OriginConnectTimeout,
+    /// The TLS handshake failed.
+    OriginTls,
+    /// The origin's certificate is not trusted.
+    OriginCertificate,
+    /// The origin closed before it answered.
+    OriginClosed,
+    /// The origin's answer cannot be passed on.
+    OriginBadResponse,
+    /// The origin did not answer in time.
+    OriginTimeout,
+    /// Something went wrong inside the edge.
+    Internal,
+}
+
+/// What a failure looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Status sent.
+    pub status: u16,
+    /// Who is at fault.
+    pub fault: Fault,
+    /// Stable name, as in `pages`, logs and metrics.
+    pub reason: &'static str,
+    /// Seconds after which another try makes sense.
+    pub retry_after: Option<u32>,
+}
+
+impl Failure {
+    /// Status, fault and name. With Cloudflare compatibility the origin's failures get their 52x codes.
+    pub fn verdict(self, compatibility: Compatibility) -> Verdict {
+        use Fault::{Edge, Origin, Visitor};
+        let (status, cloudflare, fault, reason, retry_after) = match self {
+            Self::Refused(Refusal { status, reason }) => (status, status, Visitor, reason, None),
+            Self::UnknownHost => (421, 421, Visitor, "unknown_host", None),
+            Self::Loop => (508, 508, Edge, "loop_detected", None),
+            Self::BodyTooLarge => (413, 413, Visitor, "body_too_large", None),
+            Self::BodyTimeout => (408, 408, Visitor, "request_timeout", None),
+            Self::BodyFraming => (400, 400, Visitor, "bad_framing", None),
+            Self::ClientGone => (400, 400, Visitor, "bad_request", None),
+            Self::OriginName => (502, 530, Origin, "origin_dns", Some(30)),
+            Self::OriginRefused => (502, 521, Origin, "origin_connect_refused", Some(10)),
+            Self::OriginUnreachable => (502, 523, Origin, "origin_connect_failed", Some(30)),
+            Self::OriginConnectTimeout => (504, 522, Origin, "origin_connect_timeout", Some(30)),
+            Self::OriginTls => (502, 525, Origin, "origin_tls", Some(60)),
+            Self::OriginCertificate => (502, 526, Origin, "origin_tls", Some(60)),
+            Self::OriginClosed => (502, 520, Origin, "origin_closed", Some(5)),
+            Self::OriginBadResponse => (502, 520, Origin, "origin_bad_response", None),
+            Self::OriginTimeout => (504, 524, Origin, "origin_timeout", Some(30)),
+            Self::Internal => (500, 500, Edge, "edge_internal", Some(5)),
+        };
+        let status = if compatibility == Compatibility::Cloudflare { cloudflare } else { status };
+        Verdict { status, fault, reason, retry_after }
+    }
+
+    /// Whether the client's connection cannot be used any more: what it sends next may be the rest of this request.
+    pub fn closes(self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::BodyFraming | Self::ClientGone
+        )
+    }
+}

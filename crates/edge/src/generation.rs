@@ -1,0 +1,194 @@
+//! A generation made ready to run: the snapshot with its certificates read, its TLS settings built, and its counters found.
+//!
+//! `Loader::load` is the one way a snapshot becomes runnable; `check`, start and reload all go through it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use base::time::Timestamp;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use snapshot::generation::{Origin, Site, Snapshot};
+
+use crate::telemetry::metrics::{Metrics, SiteMetrics};
+use crate::tls::certificates::Expired;
+use crate::tls::{self, Certificates, DevelopmentAuthority, LoadError, OriginTlsConfigs, Protocols, ServerTls};
+use crate::upstream::budget::RetryBudget;
+use crate::upstream::health::{HealthRegistry, SiteHealth};
+use crate::upstream::pool::{NO_POOL, PoolKey};
+
+/// A snapshot and everything derived from it. Never changed; a request keeps the one it began with.
+pub struct Generation {
+    /// Grows by one with every change taken.
+    pub number: u64,
+    /// What was compiled.
+    pub snapshot: Arc<Snapshot>,
+    /// In the order of `Snapshot::sites`.
+    pub sites: Vec<SiteRuntime>,
+    /// TLS towards visitors; `None` without a TLS listener.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// The sites' certificates.
+    pub certificates: Arc<Certificates>,
+}
+
+/// One site, ready.
+pub struct SiteRuntime {
+    /// What was compiled.
+    pub site: Arc<Site>,
+    /// In the order of `Site::origins`.
+    pub origins: Vec<OriginRuntime>,
+    /// Shares of requests, same order.
+    pub weights: Vec<u32>,
+    /// Which origins are set aside; survives reloads.
+    pub health: Arc<SiteHealth>,
+    /// How many retries are left; survives reloads.
+    pub budget: Arc<RetryBudget>,
+    /// Counters; survive reloads.
+    pub metrics: Arc<SiteMetrics>,
+}
+
+/// One origin, ready.
+pub struct OriginRuntime {
+    /// Position in `Site::origins`.
+    pub index: usize,
+    /// What was compiled.
+    pub origin: Arc<Origin>,
+    /// Which connections it may share.
+    pub pool: PoolKey,
+    /// Client settings; `None` for plain HTTP.
+    pub tls: Option<OriginTlsRuntime>,
+}
+
+/// TLS towards one origin, ready.
+pub struct OriginTlsRuntime {
+    /// Checked name, sent as SNI.
+    pub name: ServerName<'static>,
+    /// Offers what the origin may speak.
+    pub config: Arc<ClientConfig>,
+    /// Offers HTTP/1.1 only, for upgrades.
+    pub http1: Arc<ClientConfig>,
+}
+
+/// What outlives generations, and makes new ones runnable.
+pub struct Loader {
+    server_tls: ServerTls,
+    origin_tls: OriginTlsConfigs,
+    health: HealthRegistry,
+    budgets: Mutex<HashMap<String, Arc<RetryBudget>>>,
+    pools: Mutex<HashMap<String, PoolKey>>,
+    /// Counters of the whole process.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Origins whose pool identity is remembered; those beyond get no pool, so that none is ever shared by mistake.
+const MAX_POOL_KEYS: usize = 4096;
+/// Sites whose retry budget is remembered.
+const MAX_BUDGETS: usize = 4096;
+
+impl Loader {
+    /// An empty loader. Fails when the machine has no randomness for TLS.
+    pub fn new(metrics: Arc<Metrics>) -> Result<Self, tls::server::ServerTlsError> {
+        Ok(Self {
+            server_tls: ServerTls::new()?,
+            origin_tls: OriginTlsConfigs::default(),
+            health: HealthRegistry::new(Instant::now()),
+            budgets: Mutex::default(),
+            pools: Mutex::default(),
+            metrics,
+        })
+    }
+
+    /// Makes a snapshot runnable; all findings at once. May read the system's authorities from disk.
+    pub fn load(
+        &self,
+        snapshot: Arc<Snapshot>,
+        number: u64,
+        development: Option<&Arc<DevelopmentAuthority>>,
+        now: Timestamp,
+        expired: Expired,
+    ) -> Result<Generation, Vec<LoadError>> {
+        let mut errors = Vec::new();
+        let certificates = Certificates::load(&snapshot, development, now, expired).map_err(|found| errors.extend(found));
+        if let Err(found) = self.origin_tls.load(&snapshot) {
+            errors.extend(found);
+        }
+        let (Ok(certificates), true) = (certificates, errors.is_empty()) else { return Err(errors) };
+        let certificates = Arc::new(certificates);
+        let has_tls = snapshot.listeners.iter().any(|listener| listener.tls);
+        let tls = match has_tls.then(|| self.server_tls.server_config(certificates.clone())).transpose() {
+            Ok(tls) => tls,
+            Err(error) => {
+                return Err(vec![LoadError {
+                    place: "listen".to_owned(),
+                    code: "tls-unavailable",
+                    message: error.to_string(),
+                    hint: "this machine cannot do TLS at the moment; see the program's log".to_owned(),
+                }]);
+            }
+        };
+        let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Generation { number, snapshot, sites, tls, certificates })
+    }
+
+    fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {
+        let labels: Vec<Arc<str>> = site.origins.iter().map(|origin| origin.label.clone()).collect();
+        let origins = site
+            .origins
+            .iter()
+            .enumerate()
+            .map(|(index, origin)| self.origin(site, index, origin))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(SiteRuntime {
+            origins,
+            weights: site.origins.iter().map(|origin| origin.weight).collect(),
+            health: self.health.site(&site.name, &labels, site.health, Instant::now()),
+            budget: self.budget(site),
+            metrics: self.metrics.site(&site.name, &labels),
+            site: site.clone(),
+        })
+    }
+
+    fn origin(&self, site: &Site, index: usize, origin: &Arc<Origin>) -> Result<OriginRuntime, Vec<LoadError>> {
+        let place = format!("site[{}].origin[{index}].tls", site.index);
+        let tls = match &origin.tls {
+            None => None,
+            Some(settings) => {
+                let name = tls::server_name(&settings.server_name).map_err(|error| {
+                    vec![LoadError {
+                        place: place.clone(),
+                        code: "bad-server-name",
+                        message: error.to_string(),
+                        hint: "give a DNS name or an address as server_name".to_owned(),
+                    }]
+                })?;
+                let get = |protocols| self.origin_tls.get(&settings.verify, protocols, &place);
+                let config = get(Protocols::from(origin.http)).map_err(|error| vec![error])?;
+                let http1 = get(Protocols::Http1).map_err(|error| vec![error])?;
+                Some(OriginTlsRuntime { name, config, http1 })
+            }
+        };
+        Ok(OriginRuntime { index, origin: origin.clone(), pool: self.pool_key(origin), tls })
+    }
+
+    /// The retry budget of a site; made anew when its policy changes.
+    fn budget(&self, site: &Site) -> Arc<RetryBudget> {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{}\n{}", site.name, site.retry.budget_percent);
+        if budgets.len() >= MAX_BUDGETS && !budgets.contains_key(&key) {
+            budgets.clear();
+        }
+        budgets.entry(key).or_insert_with(|| Arc::new(RetryBudget::new(site.retry.budget_percent, Instant::now()))).clone()
+    }
+
+    /// Equal for origins that can share connections, whatever generation and site they are in.
+    fn pool_key(&self, origin: &Origin) -> PoolKey {
+        let identity = format!("{:?}", (&origin.host, origin.port, &origin.tls, origin.http));
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if pools.len() >= MAX_POOL_KEYS && !pools.contains_key(&identity) {
+            return NO_POOL;
+        }
+        let next = pools.len() as PoolKey;
+        *pools.entry(identity).or_insert(next)
+    }
+}

@@ -1,0 +1,93 @@
+//! An IO layer that gathers what `h2` writes and hands it to the kernel once per poll of the connection.
+//!
+//! `h2` flushes after every batch of frames; many streams on one connection would cost one system call each.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::preface::PrefaceReader;
+use crate::io::{Io, WriteBuffer};
+
+/// Gathered bytes at which `h2` is told to wait until some are written.
+const HIGH_WATER: usize = 256 * 1024;
+
+/// The transport and what waits to be written to it. The connection task holds one handle, `h2` the other.
+pub struct Shared {
+    io: Io,
+    out: WriteBuffer,
+    /// Listens in on the client's first frames; `None` towards origins and once it has seen enough.
+    preface: Option<Box<PrefaceReader>>,
+    full: bool,
+}
+
+/// The handle `h2` reads and writes through.
+#[derive(Clone)]
+pub struct Coalesce(Rc<RefCell<Shared>>);
+
+impl Coalesce {
+    /// Wraps a transport.
+    pub fn new(io: Io, preface: Option<Box<PrefaceReader>>) -> Self {
+        Self(Rc::new(RefCell::new(Shared { io, out: WriteBuffer::default(), preface, full: false })))
+    }
+
+    /// Writes out what has gathered. Answers true when `h2` had been told to wait and can go on.
+    pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let Shared { io, out, full, .. } = &mut *self.0.borrow_mut();
+        ready!(out.poll_flush(cx, io))?;
+        out.rest();
+        Poll::Ready(Ok(std::mem::take(full)))
+    }
+
+    /// Bytes waiting for the peer to take them.
+    pub fn pending(&self) -> usize {
+        self.0.borrow().out.pending()
+    }
+
+    /// What the client's first frames told, once.
+    pub fn take_preface(&self) -> Option<super::preface::ClientPreface> {
+        let mut shared = self.0.borrow_mut();
+        let done = shared.preface.as_mut()?.take_finished()?;
+        shared.preface = None;
+        Some(done)
+    }
+}
+
+impl AsyncRead for Coalesce {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Shared { io, preface, .. } = &mut *self.0.borrow_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(io).poll_read(cx, buf))?;
+        if let Some(reader) = preface {
+            reader.push(buf.filled().get(before..).unwrap_or_default());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Coalesce {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let Shared { io, out, full, .. } = &mut *self.0.borrow_mut();
+        if out.pending() >= HIGH_WATER && out.poll_flush(cx, io)?.is_pending() {
+            *full = true;
+            return Poll::Pending;
+        }
+        out.tail().extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    /// Ready at once: the connection task drains when everything of this poll has gathered.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Shared { io, out, .. } = &mut *self.0.borrow_mut();
+        ready!(out.poll_flush(cx, io))?;
+        Pin::new(io).poll_shutdown(cx)
+    }
+}

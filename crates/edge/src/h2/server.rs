@@ -1,0 +1,288 @@
+//! The HTTP/2 server side of one connection. Streams run inside the connection's own task, so that one wake-up serves
+//! them all and what they write leaves in one system call.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base::event::Completion;
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, Stream};
+use futures_util::FutureExt;
+use h2::server::{Connection as H2Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use snapshot::generation::ConnectionLimits;
+use tokio::time::Instant;
+
+use super::body::{ReceiveBody, SendBody, SendError};
+use super::coalesce::Coalesce;
+use super::convert;
+use super::preface::PrefaceReader;
+use crate::connection::Connection;
+use crate::io::{Idle, Io, Timer};
+use crate::message::{Body, BodyError, BodyLength, ResponseHead};
+use crate::pipeline::{self, Inform, Request, Response};
+use crate::worker::Worker;
+
+/// Bytes a client may send on one stream before the edge has read them.
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// Bytes a client may send on all streams of a connection before the edge has read them.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of a response held per stream on top of what the peer's window allows.
+const SEND_BUFFER: usize = 128 * 1024;
+/// How long a draining connection waits for streams the client had already begun (RFC 9113 section 6.8).
+const GOAWAY_GRACE: Duration = Duration::from_secs(1);
+
+type Streams = FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>>;
+
+/// Serves one connection until it closes.
+pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
+    let limits = worker.generation().snapshot.limits;
+    let io = Coalesce::new(io, Some(Box::new(PrefaceReader::default())));
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol();
+    let mut handshake = Box::pin(builder.handshake::<_, Bytes>(io.clone()));
+    let mut timer = Timer::default();
+    let deadline = Instant::now() + limits.header;
+    let opened = poll_fn(|cx| {
+        let outcome = Pin::new(&mut handshake).poll(cx);
+        // The server's SETTINGS gather in the IO layer; the client may be waiting for them.
+        if matches!(io.poll_drain(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(None);
+        }
+        match outcome {
+            Poll::Ready(opened) => Poll::Ready(opened.ok()),
+            Poll::Pending => timer.poll(cx, deadline).map(|()| None),
+        }
+    })
+    .await;
+    drop(handshake);
+    if let Some(h2) = opened {
+        let mut driver = Driver {
+            h2,
+            io,
+            streams: FuturesUnordered::new(),
+            connection,
+            worker,
+            limits,
+            timer,
+            write_idle: Idle::default(),
+            written: 0,
+            quiet_since: Instant::now(),
+            going_away: None,
+            accepting: true,
+        };
+        poll_fn(|cx| driver.poll(cx)).await;
+    }
+}
+
+/// The connection and its streams.
+struct Driver {
+    h2: H2Connection<Coalesce, Bytes>,
+    io: Coalesce,
+    streams: Streams,
+    connection: Rc<Connection>,
+    worker: Rc<Worker>,
+    limits: ConnectionLimits,
+    timer: Timer,
+    write_idle: Idle,
+    written: usize,
+    quiet_since: Instant,
+    going_away: Option<Instant>,
+    accepting: bool,
+}
+
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.connection.is_draining() && self.going_away.is_none() {
+                self.going_away = Some(Instant::now());
+                self.h2.graceful_shutdown();
+            }
+            self.poll_accept(cx);
+            let mut moved = false;
+            while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {
+                moved = true;
+            }
+            // What the streams have just queued becomes frames here, and leaves in one write below.
+            self.poll_accept(cx);
+            match self.io.poll_drain(cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(true)) => continue,
+                Poll::Ready(Ok(false)) | Poll::Pending => {}
+            }
+            if moved {
+                self.quiet_since = Instant::now();
+                continue;
+            }
+            break;
+        }
+        if !self.accepting && self.streams.is_empty() && self.io.pending() == 0 {
+            return Poll::Ready(());
+        }
+        self.poll_timeouts(cx)
+    }
+
+    /// Takes new requests, and lets `h2` read, answer and write its frames.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) {
+        while self.accepting {
+            match self.h2.poll_accept(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    if let Some(preface) = self.io.take_preface() {
+                        crate::ignore(self.connection.preface.set(preface));
+                    }
+                    let stream =
+                        serve_stream(request, respond, self.connection.clone(), self.worker.clone(), self.limits);
+                    // A panic in one stream resets that stream, not the connection's others.
+                    self.streams.push(Box::pin(AssertUnwindSafe(stream).catch_unwind().map(|_| ())));
+                }
+                Poll::Ready(_) => self.accepting = false,
+            }
+        }
+    }
+
+    fn poll_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let pending = self.io.pending();
+        if pending != self.written || pending == 0 {
+            self.write_idle.progress();
+            self.written = pending;
+        }
+        if pending > 0 && self.write_idle.poll(cx, self.limits.write).is_ready() {
+            return Poll::Ready(());
+        }
+        if !self.streams.is_empty() {
+            self.quiet_since = Instant::now();
+            return Poll::Pending;
+        }
+        let deadline = match self.going_away {
+            Some(since) => (self.quiet_since + self.limits.keep_alive).min(since + GOAWAY_GRACE),
+            None => self.quiet_since + self.limits.keep_alive,
+        };
+        if self.timer.poll(cx, deadline).is_pending() {
+            return Poll::Pending;
+        }
+        if self.going_away.is_some() {
+            return Poll::Ready(());
+        }
+        // Idle for too long: say goodbye first, so that a request already under way is not lost.
+        self.going_away = Some(Instant::now());
+        self.h2.graceful_shutdown();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// The sending half of a stream, shared by whoever may send an interim response.
+pub type Respond = Rc<RefCell<SendResponse<Bytes>>>;
+
+/// One stream: request, response, body.
+async fn serve_stream(
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    connection: Rc<Connection>,
+    worker: Rc<Worker>,
+    limits: ConnectionLimits,
+) {
+    let respond: Respond = Rc::new(RefCell::new(respond));
+    let (parts, receive) = request.into_parts();
+    let ends_here = receive.is_end_stream();
+    let to_head = parts.method == http::Method::HEAD;
+    let response = match convert::request_head(parts, ends_here, &(&limits).into()) {
+        Err(refusal) => pipeline::refuse(refusal, &connection, &worker),
+        Ok((head, length)) => {
+            let body = match length {
+                BodyLength::Absent => Body::Empty,
+                BodyLength::Exact(_) if ends_here => Body::Full(Bytes::new()),
+                _ => {
+                    let owes_continue = head.expects_continue.then(|| respond.clone());
+                    Body::stream(ReceiveBody::new(receive, length, owes_continue))
+                }
+            };
+            let tunnel = head.upgrade.is_some();
+            match serve(Request { head, body, tunnel }, &connection, &worker, &respond).await {
+                Some(response) => response,
+                None => return,
+            }
+        }
+    };
+    send_response(response, &respond, to_head, &limits).await;
+}
+
+/// Serves a request unless its client resets the stream first.
+async fn serve(
+    request: Request,
+    connection: &Rc<Connection>,
+    worker: &Rc<Worker>,
+    respond: &Respond,
+) -> Option<Response> {
+    let mut inform = Informer(respond);
+    let mut serving = Box::pin(pipeline::serve(request, connection, worker, &mut inform));
+    poll_fn(|cx| {
+        if let Poll::Ready(response) = serving.as_mut().poll(cx) {
+            return Poll::Ready(Some(response));
+        }
+        respond.borrow_mut().poll_reset(cx).map(|_| None)
+    })
+    .await
+}
+
+/// Sends interim responses on a stream.
+struct Informer<'a>(&'a Respond);
+
+impl Inform for Informer<'_> {
+    fn inform(&mut self, _: &mut Context<'_>, head: &ResponseHead) {
+        // An error shows when the final response is sent.
+        let interim = convert::response(head, BodyLength::Absent);
+        crate::ignore(self.0.borrow_mut().send_informational(interim));
+    }
+}
+
+/// Sends head and body, and tells the trail how it ended.
+async fn send_response(response: Response, respond: &Respond, to_head: bool, limits: &ConnectionLimits) {
+    let Response { head, mut body, mut trail, .. } = response;
+    let bodiless = to_head || matches!(head.status, 204 | 304);
+    let length = body.length();
+    let announced = if bodiless || head.status == 101 { BodyLength::Unknown } else { length };
+    let announced = if announced == BodyLength::Absent { BodyLength::Exact(0) } else { announced };
+    let ends_here = bodiless || matches!(length, BodyLength::Absent | BodyLength::Exact(0));
+    let stream = respond.borrow_mut().send_response(convert::response(&head, announced), ends_here);
+    let Ok(stream) = stream else { return trail.finish(Completion::ClientGone, 0) };
+    if ends_here {
+        // The exchange behind it may still have an upload to end and a connection to give back.
+        return trail.finish(Completion::Complete, 0);
+    }
+    let mut send = SendBody::new(stream, announced);
+    let (mut idle, mut last) = (Idle::default(), 0);
+    let completion = poll_fn(|cx| match send.poll(cx, &mut body) {
+        Poll::Ready(Ok(())) => Poll::Ready(Completion::Complete),
+        Poll::Ready(Err(SendError::Sink)) => Poll::Ready(Completion::ClientGone),
+        Poll::Ready(Err(SendError::Source(BodyError::TimedOut))) => Poll::Ready(Completion::TimedOut),
+        Poll::Ready(Err(SendError::Source(_))) => Poll::Ready(Completion::OriginCut),
+        Poll::Pending => {
+            if send.sent != last || !send.is_blocked() {
+                last = send.sent;
+                idle.progress();
+            }
+            if !send.is_blocked() {
+                return Poll::Pending;
+            }
+            idle.poll(cx, limits.write).map(|()| Completion::TimedOut)
+        }
+    })
+    .await;
+    if completion == Completion::TimedOut {
+        respond.borrow_mut().send_reset(Reason::CANCEL);
+    }
+    trail.finish(completion, send.sent);
+}

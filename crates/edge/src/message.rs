@@ -1,0 +1,318 @@
+//! What both protocols have in common: heads with ordered headers, and bodies that are read by whoever writes them on.
+
+use std::task::{Context, Poll};
+
+use base::event::Protocol;
+use bytes::Bytes;
+
+/// Header fields in the order and spelling they came in. One buffer holds all names and values.
+///
+/// Values are bytes, already trimmed of optional white space (RFC 9110 section 5.5); names are tokens.
+#[derive(Clone, Default)]
+pub struct HeaderList {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// Where one field lies in `HeaderList::bytes`; the value follows the name directly.
+#[derive(Clone, Copy)]
+struct Entry {
+    at: u32,
+    name: u32,
+    value: u32,
+}
+
+impl HeaderList {
+    /// Room for `fields` fields of `bytes` bytes in all, so that a head is stored with two allocations.
+    pub fn with_capacity(fields: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), entries: Vec::with_capacity(fields) }
+    }
+
+    /// Appends a field.
+    pub fn push(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        let at = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(value);
+        self.entries.push(Entry { at, name: name.len() as u32, value: value.len() as u32 });
+    }
+
+    fn field(&self, entry: &Entry) -> (&[u8], &[u8]) {
+        let (at, name, value) = (entry.at as usize, entry.name as usize, entry.value as usize);
+        let field = self.bytes.get(at..at + name + value).unwrap_or_default();
+        field.split_at_checked(name).unwrap_or_default()
+    }
+
+    /// All fields, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        self.entries.iter().map(|entry| self.field(entry))
+    }
+
+    /// All values of a field, in order; names compare without case.
+    pub fn all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.entries
+            .iter()
+            .filter(move |entry| entry.name as usize == name.len())
+            .map(|entry| self.field(entry))
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The first value of a field.
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Whether the field occurs.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Keeps the fields the predicate wants.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let bytes = &self.bytes;
+        self.entries.retain(|entry| {
+            let (at, name, value) = (entry.at as usize, entry.name as usize, entry.value as usize);
+            let field = bytes.get(at..at + name + value).unwrap_or_default();
+            let (name, value) = field.split_at_checked(name).unwrap_or_default();
+            keep(name, value)
+        });
+    }
+
+    /// Removes every occurrence of a field.
+    pub fn remove(&mut self, name: &[u8]) {
+        self.retain(|field, _| !field.eq_ignore_ascii_case(name));
+    }
+
+    /// Number of fields.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True without any field.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl std::fmt::Debug for HeaderList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        f.debug_list().entries(self.iter().map(|(name, value)| (text(name), text(value)))).finish()
+    }
+}
+
+/// A request head as the edge understood it. What is forwarded is written from this, never from the raw bytes.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// Any token (RFC 9110 section 9.1).
+    pub method: http::Method,
+    /// `host[:port]` the request is for, from the target or `Host`; empty when HTTP/1.0 named none.
+    pub authority: String,
+    /// Path and query in origin form, or `*` (RFC 9112 section 3.2); visible ASCII.
+    pub target: String,
+    /// Protocol it came in on.
+    pub protocol: Protocol,
+    /// Fields without `Host` and without framing fields.
+    pub headers: HeaderList,
+    /// Protocol asked for by `Upgrade` or by extended CONNECT (RFC 8441), such as `websocket`.
+    pub upgrade: Option<Box<str>>,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// Whether the client said it accepts trailers (`TE: trailers`).
+    pub accepts_trailers: bool,
+}
+
+/// A response head.
+#[derive(Clone, Debug)]
+pub struct ResponseHead {
+    /// 200..=599, or 101 for an upgraded connection.
+    pub status: u16,
+    /// Reason phrase as the origin sent it; `None` means the usual one.
+    pub reason: Option<Box<[u8]>>,
+    /// Fields without framing fields.
+    pub headers: HeaderList,
+}
+
+impl ResponseHead {
+    /// A head without fields.
+    pub fn new(status: u16) -> Self {
+        Self { status, reason: None, headers: HeaderList::default() }
+    }
+}
+
+/// How long a body is, as far as the head tells (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is none: no length was announced and nothing follows.
+    Absent,
+    /// Exactly so many bytes.
+    Exact(u64),
+    /// Known at its end only.
+    Unknown,
+}
+
+/// Why a body could not be read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The sender went away before the end.
+    #[error("the sender closed before the body was complete")]
+    Cut,
+    /// The framing was wrong.
+    #[error("the body's framing is malformed")]
+    Framing,
+    /// No byte came for too long.
+    #[error("the body stalled")]
+    TimedOut,
+    /// More bytes than the limit allows.
+    #[error("the body is larger than allowed")]
+    TooLarge,
+}
+
+/// What `poll_fill` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// `chunk` is not empty.
+    Data,
+    /// The body has ended; trailers can be taken.
+    End,
+}
+
+/// A body that is read in place: fill, look at `chunk`, consume. Back-pressure is not calling `poll_fill`.
+pub trait BodySource {
+    /// Makes `chunk` non-empty, or tells the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, BodyError>>;
+    /// Bytes at hand.
+    fn chunk(&self) -> &[u8];
+    /// Gives back the first `count` bytes of `chunk`.
+    fn consume(&mut self, count: usize);
+    /// At most `limit` bytes at hand as an owned piece; the default copies.
+    fn take(&mut self, limit: usize) -> Bytes {
+        let chunk = self.chunk();
+        let piece = Bytes::copy_from_slice(chunk.get(..limit).unwrap_or(chunk));
+        self.consume(piece.len());
+        piece
+    }
+    /// Trailer fields, once, after `Fill::End`.
+    fn trailers(&mut self) -> Option<HeaderList> {
+        None
+    }
+    /// How long it is.
+    fn length(&self) -> BodyLength;
+    /// Moves on whatever this body depends on (the upload behind a response) while its reader cannot take more.
+    fn poll_progress(&mut self, cx: &mut Context<'_>) {
+        let _nothing_behind_it = cx;
+    }
+}
+
+/// A message body.
+#[derive(Default)]
+pub enum Body {
+    /// No body.
+    #[default]
+    Empty,
+    /// All of it at hand.
+    Full(Bytes),
+    /// Streamed.
+    Stream(Box<dyn BodySource>),
+}
+
+impl Body {
+    /// Wraps a source.
+    pub fn stream(source: impl BodySource + 'static) -> Self {
+        Self::Stream(Box::new(source))
+    }
+
+    /// See `BodySource::poll_fill`.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, BodyError>> {
+        match self {
+            Self::Empty => Poll::Ready(Ok(Fill::End)),
+            Self::Full(bytes) => Poll::Ready(Ok(if bytes.is_empty() { Fill::End } else { Fill::Data })),
+            Self::Stream(source) => source.poll_fill(cx),
+        }
+    }
+
+    /// See `BodySource::chunk`.
+    pub fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Empty => &[],
+            Self::Full(bytes) => bytes,
+            Self::Stream(source) => source.chunk(),
+        }
+    }
+
+    /// See `BodySource::consume`.
+    pub fn consume(&mut self, count: usize) {
+        match self {
+            Self::Empty => {}
+            Self::Full(bytes) => drop(bytes.split_to(count.min(bytes.len()))),
+            Self::Stream(source) => source.consume(count),
+        }
+    }
+
+    /// See `BodySource::take`.
+    pub fn take(&mut self, limit: usize) -> Bytes {
+        match self {
+            Self::Empty => Bytes::new(),
+            Self::Full(bytes) => bytes.split_to(limit.min(bytes.len())),
+            Self::Stream(source) => source.take(limit),
+        }
+    }
+
+    /// See `BodySource::trailers`.
+    pub fn trailers(&mut self) -> Option<HeaderList> {
+        match self {
+            Self::Stream(source) => source.trailers(),
+            _ => None,
+        }
+    }
+
+    /// See `BodySource::length`.
+    pub fn length(&self) -> BodyLength {
+        match self {
+            Self::Empty => BodyLength::Absent,
+            Self::Full(bytes) => BodyLength::Exact(bytes.len() as u64),
+            Self::Stream(source) => source.length(),
+        }
+    }
+
+    /// See `BodySource::poll_progress`.
+    pub fn poll_progress(&mut self, cx: &mut Context<'_>) {
+        if let Self::Stream(source) = self {
+            source.poll_progress(cx);
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Body({:?})", self.length())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_keep_order_and_spelling_and_are_found_without_case() {
+        let mut headers = HeaderList::default();
+        headers.push("Accept", "a");
+        headers.push("X-B", "1");
+        headers.push("aCCept", "");
+        assert_eq!(headers.all(b"accept").collect::<Vec<_>>(), [&b"a"[..], b""]);
+        headers.remove(b"x-b");
+        let names: Vec<_> = headers.iter().map(|(name, _)| name.to_vec()).collect();
+        assert_eq!(names, [b"Accept".to_vec(), b"aCCept".to_vec()]);
+        assert!(!headers.contains(b"X-B"));
+    }
+
+    #[test]
+    fn a_full_body_is_taken_in_pieces() {
+        let mut body = Body::Full(Bytes::from_static(b"abcdef"));
+        assert_eq!(body.take(4), "abcd");
+        body.consume(1);
+        assert_eq!(body.chunk(), b"f");
+        assert_eq!(body.length(), BodyLength::Exact(1));
+    }
+}

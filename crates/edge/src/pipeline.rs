@@ -1,0 +1,279 @@
+//! One request, top to bottom: reading order is execution order.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::task::Context;
+
+use base::address::canonical;
+use base::event::Protocol;
+use bytes::Bytes;
+use snapshot::generation::Compatibility;
+
+use crate::body_limit::LimitedBody;
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::forwarded::{self, Scheme, Visit};
+use crate::generation::{Generation, SiteRuntime};
+use crate::h1::parse::Refusal;
+use crate::h1::syntax;
+use crate::hop::ConnectionFields;
+use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
+use crate::pages;
+use crate::trace;
+use crate::trail::Trail;
+use crate::upstream::deliver::{self, Delivery};
+use crate::worker::Worker;
+
+/// A request as a protocol side hands it in.
+pub struct Request {
+    /// What was asked.
+    pub head: RequestHead,
+    /// Its body; for a tunnel, everything the client sends after the switch.
+    pub body: Body,
+    /// The client asked to switch protocols.
+    pub tunnel: bool,
+}
+
+/// A response as a protocol side writes it.
+pub struct Response {
+    /// Status and fields.
+    pub head: ResponseHead,
+    /// Its body.
+    pub body: Body,
+    /// The connection cannot be used for another request.
+    pub close: bool,
+    /// To be finished when the body has ended.
+    pub trail: Trail,
+}
+
+/// Sends interim (1xx) responses while the final one is awaited.
+pub trait Inform {
+    /// Sends one; failures show when the final response is written.
+    fn inform(&mut self, cx: &mut Context<'_>, head: &ResponseHead);
+}
+
+/// Serves one request.
+pub async fn serve(
+    request: Request,
+    connection: &Rc<Connection>,
+    worker: &Rc<Worker>,
+    inform: &mut dyn Inform,
+) -> Response {
+    connection.requests.set(connection.requests.get() + 1);
+    let generation = worker.generation();
+    let Request { head, body, tunnel } = request;
+    let mut trail = Trail::start(worker, connection, Some(&head));
+
+    let client =
+        forwarded::client_of(connection.peer.ip(), &generation.snapshot.trusted_proxies, head.headers.iter());
+    trail.note(|event| event.client = client.address);
+
+    let Some(site) = find_site(&generation, &head.authority) else {
+        return fail(Failure::UnknownHost, Some(&head), Compatibility::Neutral, trail);
+    };
+    trail.at_site(&site.site.name, &site.metrics);
+    let compatibility = site.site.compatibility;
+
+    if let Some(answer) = trace::answer(&head, connection, &client, compatibility, &trail) {
+        return finish_own(answer, false, trail);
+    }
+    if forwarded::check_loop(head.headers.iter(), &generation.snapshot.via).is_err() {
+        return fail(Failure::Loop, Some(&head), compatibility, trail);
+    }
+    let limit = site.site.limits.body_bytes;
+    if let (BodyLength::Exact(length), Some(limit)) = (body.length(), limit)
+        && length > limit
+    {
+        return fail(Failure::BodyTooLarge, Some(&head), compatibility, trail);
+    }
+    let (body, body_failure) = limit_body(body, tunnel, site, &mut trail);
+    let visit = Visit {
+        client: &client,
+        peer: canonical(connection.peer.ip()),
+        scheme: if connection.tls.is_some() { Scheme::Https } else { Scheme::Http },
+        host: head.authority.as_bytes(),
+    };
+    let delivery = Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via: &generation.snapshot.via };
+    let mut relay = RelayInterim { inner: inform, via: &generation.snapshot.via };
+    match deliver::deliver(delivery, &mut trail, &mut relay).await {
+        Ok(answer) => {
+            trail.origin_answered();
+            let mut response =
+                Response { head: answer.head, body: answer.body, close: false, trail };
+            finish_origin(&mut response, answer.protocol, &generation, compatibility);
+            response
+        }
+        Err(failure) => {
+            let failure = match body_failure.and_then(|failure| failure.get()) {
+                Some(BodyError::TooLarge) => Failure::BodyTooLarge,
+                Some(BodyError::TimedOut) => Failure::BodyTimeout,
+                Some(BodyError::Framing) => Failure::BodyFraming,
+                Some(BodyError::Cut) => Failure::ClientGone,
+                None => failure,
+            };
+            fail(failure, Some(&head), compatibility, trail)
+        }
+    }
+}
+
+/// Answers a request that could not be read.
+pub fn refuse(refusal: Refusal, connection: &Rc<Connection>, worker: &Rc<Worker>) -> Response {
+    let trail = Trail::start(worker, connection, None);
+    fail(Failure::Refused(refusal), None, Compatibility::Neutral, trail)
+}
+
+/// The site of an authority (`host[:port]`).
+fn find_site<'a>(generation: &'a Generation, authority: &str) -> Option<&'a SiteRuntime> {
+    let (host, _) = syntax::split_port(authority.as_bytes());
+    let host = std::str::from_utf8(host).ok()?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let hosts = &generation.snapshot.hosts;
+    let index = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        hosts.find(&host.to_ascii_lowercase())
+    } else {
+        hosts.find(host)
+    };
+    generation.sites.get(index?)
+}
+
+type BodyFailure = Option<Rc<Cell<Option<BodyError>>>>;
+
+/// Puts the site's limits around a streamed body. A tunnel has limits of its own.
+fn limit_body(body: Body, tunnel: bool, site: &SiteRuntime, trail: &mut Trail) -> (Body, BodyFailure) {
+    if tunnel || !matches!(body, Body::Stream(_)) {
+        return (body, None);
+    }
+    let (received, failure) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+    trail.count_received(received.clone());
+    let limits = &site.site.limits;
+    let limited = LimitedBody::new(body, limits.body_bytes, limits.body, received, failure.clone());
+    (Body::stream(limited), Some(failure))
+}
+
+/// Passes interim responses on without what belongs to the origin's connection.
+struct RelayInterim<'a> {
+    inner: &'a mut dyn Inform,
+    via: &'a str,
+}
+
+impl Inform for RelayInterim<'_> {
+    fn inform(&mut self, cx: &mut Context<'_>, head: &ResponseHead) {
+        if let Some(headers) = forwardable(&head.headers, self.via, Protocol::Http11) {
+            self.inner.inform(cx, &ResponseHead { status: head.status, reason: None, headers });
+        }
+    }
+}
+
+/// Response fields that go on to the client, `Via` added; `None` when the `Connection` field is malformed.
+fn forwardable(headers: &HeaderList, via: &str, received: Protocol) -> Option<HeaderList> {
+    let fields = ConnectionFields::read(headers.iter()).ok()?;
+    let mut kept = HeaderList::with_capacity(headers.len() + 4, 1024);
+    for (name, value) in headers.iter() {
+        if fields.forwards(name) && !name.eq_ignore_ascii_case(b"via") {
+            kept.push(name, value);
+        }
+    }
+    let mut value = Vec::with_capacity(32);
+    forwarded::write_via(headers.iter(), received, via, &mut value);
+    kept.push("Via", value);
+    Some(kept)
+}
+
+/// Makes an origin's response the edge's own to send.
+fn finish_origin(
+    response: &mut Response,
+    received: Protocol,
+    generation: &Generation,
+    compatibility: Compatibility,
+) {
+    let upgrade = (response.head.status == 101)
+        .then(|| response.head.headers.get(b"upgrade").map(<[u8]>::to_vec))
+        .flatten();
+    let Some(mut headers) = forwardable(&response.head.headers, &generation.snapshot.via, received) else {
+        response.head = ResponseHead::new(502);
+        response.body = Body::Empty;
+        response.trail.failed(&Failure::OriginBadResponse.verdict(compatibility));
+        return;
+    };
+    if let Some(upgrade) = upgrade {
+        headers.push("Upgrade", upgrade);
+    }
+    // RFC 9110 section 6.6.1: who forwards a response without Date adds one.
+    if !headers.contains(b"date") {
+        headers.push("Date", response.trail.http_date());
+    }
+    response.head.headers = headers;
+    identify(response, compatibility);
+    let status = response.head.status;
+    response.trail.note(|event| event.status = status);
+}
+
+/// Adds the request's id, by which a visitor's report is found in the log.
+fn identify(response: &mut Response, compatibility: Compatibility) {
+    let Some(id) = response.trail.id() else { return };
+    let headers = &mut response.head.headers;
+    headers.remove(b"rempart-request-id");
+    headers.push("Rempart-Request-Id", id.as_str());
+    if compatibility == Compatibility::Cloudflare
+        && let Some(place) = forwarded::cloudflare::Place::new(crate::CLOUDFLARE_PLACE)
+    {
+        headers.remove(b"cf-ray");
+        headers.push("CF-Ray", forwarded::cloudflare::ray(&id, place));
+    }
+}
+
+/// Answers with a page that says who is at fault and carries the receipt.
+fn fail(
+    failure: Failure,
+    head: Option<&RequestHead>,
+    compatibility: Compatibility,
+    mut trail: Trail,
+) -> Response {
+    let verdict = failure.verdict(compatibility);
+    trail.failed(&verdict);
+    let receipt = trail.id();
+    let field = |name: &[u8]| head.and_then(|head| head.headers.get(name));
+    let page = pages::render(
+        &pages::Failure {
+            status: verdict.status,
+            fault: verdict.fault,
+            reason: verdict.reason,
+            retry_after: verdict.retry_after,
+            receipt: receipt.as_ref().map(|id| id.as_str()).unwrap_or_default(),
+            host: head.map(|head| head.authority.as_str()).unwrap_or_default(),
+        },
+        field(b"accept"),
+        field(b"accept-language"),
+    );
+    let mut answer = Own { head: ResponseHead::new(verdict.status), body: page.body.into() };
+    let headers = &mut answer.head.headers;
+    headers.push("Content-Type", page.content_type);
+    headers.push("Content-Language", page.language);
+    headers.push("Vary", "Accept, Accept-Language");
+    headers.push("Cache-Control", "no-store");
+    if let Some(seconds) = verdict.retry_after {
+        headers.push("Retry-After", seconds.to_string());
+    }
+    let mut response = finish_own(answer, failure.closes(), trail);
+    identify(&mut response, compatibility);
+    response
+}
+
+/// An answer made by the edge.
+pub struct Own {
+    /// Status and fields.
+    pub head: ResponseHead,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+fn finish_own(answer: Own, close: bool, mut trail: Trail) -> Response {
+    let Own { mut head, body } = answer;
+    head.headers.push("Date", trail.http_date());
+    head.headers.push("Server", "rempart");
+    let status = head.status;
+    trail.note(|event| event.status = status);
+    Response { head, body: Body::Full(body), close, trail }
+}
+

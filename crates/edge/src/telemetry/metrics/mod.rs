@@ -1,0 +1,233 @@
+//! Prometheus metrics: counters that edge threads add to without a lock, summed when somebody reads them.
+
+mod labels;
+mod process;
+mod render;
+mod site;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use base::event::Protocol;
+use base::id::ContentHash;
+use base::time::Timestamp;
+
+use self::labels::{Failures, PROTOCOLS, protocol_slot};
+pub use self::labels::{Handshake, OriginConnection, OriginResult, Retry};
+use self::site::{Counters, SiteCore};
+pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics};
+use super::access_log::LogCounts;
+
+/// Sites with a label of their own; those beyond it share the label `other`. Sites of older generations make room.
+pub const MAX_SITES: usize = 512;
+/// Copies of each site's counters; with more edge threads than that, some share a copy.
+pub const MAX_SITE_SHARDS: usize = 64;
+/// Per-thread shards; more threads than that share them.
+pub const MAX_SHARDS: usize = 1_024;
+/// Certificates with an expiry of their own in the metrics.
+pub const MAX_CERTIFICATES: usize = 512;
+
+/// Label of everything beyond a limit. A site or origin that is really called this shares its counters.
+const OTHER: &str = "other";
+/// Label of requests for a host that no site has.
+const NO_SITE: &str = "none";
+
+/// All metrics of the process. Made once, before the edge threads start.
+#[derive(Debug)]
+pub struct Metrics {
+    site_shards: usize,
+    failures_seen: Arc<Failures>,
+    sites: Mutex<BTreeMap<Arc<str>, Arc<SiteCore>>>,
+    unmatched: Arc<SiteMetrics>,
+    shards: Mutex<Vec<Arc<Shard>>>,
+    log: Arc<LogCounts>,
+    state: Mutex<State>,
+    started: Timestamp,
+}
+
+/// What changes with a reload.
+#[derive(Debug, Default)]
+struct State {
+    generation: Option<(u64, ContentHash)>,
+    reload: Option<(bool, Timestamp)>,
+    certificates: BTreeMap<Arc<str>, Timestamp>,
+}
+
+/// Sums for `rempart status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests finished since the process started, over all sites.
+    pub requests: u64,
+    /// Client connections open now.
+    pub connections: u64,
+}
+
+impl Metrics {
+    /// For this many edge threads; `log` is what the access log counts into.
+    pub fn new(threads: usize, log: Arc<LogCounts>) -> Self {
+        let site_shards = threads.clamp(1, MAX_SITE_SHARDS).next_power_of_two();
+        let failures_seen = Arc::new(Failures::new());
+        let unmatched = Arc::new(SiteCore::new(site_shards, failures_seen.clone()));
+        Self {
+            site_shards,
+            failures_seen,
+            sites: Mutex::new(BTreeMap::from([(Arc::from(NO_SITE), unmatched.clone())])),
+            unmatched: Arc::new(SiteMetrics::new(unmatched, &[])),
+            shards: Mutex::default(),
+            log,
+            state: Mutex::default(),
+            started: Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
+        }
+    }
+
+    /// A shard for one edge thread, which keeps it to its end.
+    pub fn register_shard(&self) -> Arc<Shard> {
+        let mut shards = lock(&self.shards);
+        if shards.len() < MAX_SHARDS {
+            let shard = Arc::new(Shard::new(shards.len()));
+            shards.push(shard.clone());
+            return shard;
+        }
+        // Prefer a shard whose thread has ended; sharing one is right too, only slower.
+        let free = shards.iter().min_by_key(|shard| Arc::strong_count(shard));
+        free.cloned().unwrap_or_else(|| Arc::new(Shard::new(0)))
+    }
+
+    /// A generation's hold on a site's counters: the same counters as before if a site of that name has run already.
+    /// `origins` are the labels in the order in which the generation numbers its origins.
+    pub fn site(&self, name: &Arc<str>, origins: &[Arc<str>]) -> Arc<SiteMetrics> {
+        Arc::new(SiteMetrics::new(self.site_core(name), origins))
+    }
+
+    /// Counters for requests whose host no site has; shown with the label `none`.
+    pub fn unmatched(&self) -> &Arc<SiteMetrics> {
+        &self.unmatched
+    }
+
+    /// The generation now in force.
+    pub fn set_generation(&self, number: u64, id: ContentHash) {
+        lock(&self.state).generation = Some((number, id));
+    }
+
+    /// A reload (or the start) has taken the configuration, or has refused it.
+    pub fn reload_finished(&self, success: bool, at: Timestamp) {
+        lock(&self.state).reload = Some((success, at));
+    }
+
+    /// When the certificates now served end, by site; replaces what was known before.
+    pub fn set_certificates(&self, expiries: impl IntoIterator<Item = (Arc<str>, Timestamp)>) {
+        lock(&self.state).certificates = expiries.into_iter().take(MAX_CERTIFICATES).collect();
+    }
+
+    /// Sums for `rempart status`.
+    pub fn totals(&self) -> Totals {
+        let requests = self.all_sites().iter().map(|(_, core)| core.requests()).sum();
+        Totals { requests, connections: self.open_connections() }
+    }
+
+    /// Everything in the Prometheus text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        render::render(self)
+    }
+
+    fn site_core(&self, name: &Arc<str>) -> Arc<SiteCore> {
+        let mut sites = lock(&self.sites);
+        if let Some(known) = sites.get(name) {
+            return known.clone();
+        }
+        if sites.len() >= MAX_SITES {
+            self.make_room(&mut sites);
+        }
+        let label = if sites.len() < MAX_SITES { name.clone() } else { OTHER.into() };
+        sites.entry(label).or_insert_with(|| self.new_core()).clone()
+    }
+
+    /// Folds the counters of sites that no generation holds any more into `other`.
+    fn make_room(&self, sites: &mut BTreeMap<Arc<str>, Arc<SiteCore>>) {
+        let gone: Vec<_> = sites.extract_if(.., |_, core| Arc::strong_count(core) == 1).collect();
+        if !gone.is_empty() {
+            let other = sites.entry(OTHER.into()).or_insert_with(|| self.new_core());
+            gone.iter().for_each(|(_, core)| other.absorb(core));
+        }
+    }
+
+    fn new_core(&self) -> Arc<SiteCore> {
+        Arc::new(SiteCore::new(self.site_shards, self.failures_seen.clone()))
+    }
+
+    fn all_sites(&self) -> Vec<(Arc<str>, Arc<SiteCore>)> {
+        lock(&self.sites).iter().map(|(name, core)| (name.clone(), core.clone())).collect()
+    }
+
+    fn all_shards(&self) -> Vec<Arc<Shard>> {
+        lock(&self.shards).clone()
+    }
+
+    fn open_connections(&self) -> u64 {
+        let open: i64 = self.all_shards().iter().map(|shard| shard.open.load(Relaxed)).sum();
+        // A connection that closes while this is being summed may be missed on one side.
+        u64::try_from(open).unwrap_or(0)
+    }
+}
+
+/// What one edge thread counts about connections; aligned so that threads do not share cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Shard {
+    index: usize,
+    open: AtomicI64,
+    /// By protocol, plain first and TLS second.
+    connections: Counters<{ 2 * PROTOCOLS.len() }>,
+    handshakes: Counters<{ Handshake::ALL.len() }>,
+}
+
+impl Shard {
+    fn new(index: usize) -> Self {
+        Self { index, open: AtomicI64::new(0), connections: Counters::new(), handshakes: Counters::new() }
+    }
+
+    /// The number of this shard, which `SiteMetrics` takes as `thread`.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// A client connection has been accepted; it counts as open until the guard is dropped.
+    pub fn connection_opened(self: &Arc<Self>) -> OpenConnection {
+        self.open.fetch_add(1, Relaxed);
+        OpenConnection(self.clone())
+    }
+
+    /// The protocol of a client connection is known: after ALPN, or with its first bytes.
+    pub fn connection_speaks(&self, protocol: Protocol, tls: bool) {
+        self.connections.add(connection_slot(protocol, tls), 1);
+    }
+
+    /// A TLS handshake with a client has ended.
+    pub fn handshake(&self, outcome: Handshake) {
+        self.handshakes.add(outcome.index(), 1);
+    }
+}
+
+/// Keeps a client connection in the gauge of open ones.
+#[derive(Debug)]
+#[must_use = "the connection counts as closed when this is dropped"]
+pub struct OpenConnection(Arc<Shard>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+fn connection_slot(protocol: Protocol, tls: bool) -> usize {
+    2 * protocol_slot(protocol) + usize::from(tls)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

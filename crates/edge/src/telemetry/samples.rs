@@ -1,0 +1,37 @@
+//! An ordinary event, shared by the tests of this folder.
+
+use base::event::{Completion, Protocol, RequestEvent};
+use base::id::RequestId;
+use base::random::Random;
+use base::time::Timestamp;
+
+pub(super) const USER_AGENT: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36";
+
+/// A page of the site `example`, fetched over HTTP/2 and passed on without trouble.
+pub(super) fn event() -> RequestEvent {
+    RequestEvent {
+        id: RequestId::new(&mut Random::seeded(5)),
+        at: Timestamp(1_700_000_000_123_456),
+        client: "203.0.113.77".parse().unwrap(),
+        protocol: Protocol::Http2,
+        tls: true,
+        method: "GET".into(),
+        host: "www.example.org".into(),
+        target: "/articles/2023/a-title?page=2".into(),
+        site: Some("example".into()),
+        status: 200,
+        fault: None,
+        reason: None,
+        origin: Some("http://127.0.0.1:8080".into()),
+        attempts: 1,
+        bytes_in: 0,
+        bytes_out: 18_234,
+        origin_wait_us: Some(1_840),
+        duration_us: 2_311,
+        completion: Completion::Complete,
+        user_agent: Some(USER_AGENT.into()),
+        referer: Some("https://www.example.org/articles".into()),
+        weight: 1,
+    }
+}

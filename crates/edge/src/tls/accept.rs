@@ -1,0 +1,198 @@
+//! One TLS handshake with a visitor: what came out of it, or why it failed and what can still be said.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::client_hello::ClientHello;
+use super::tee::HelloTee;
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub struct Accepted<IO> {
+    /// The encrypted stream. Its inner connection no longer keeps the ClientHello; `hello` does.
+    pub stream: TlsStream<HelloTee<IO>>,
+    /// What the handshake agreed on.
+    pub facts: TlsFacts,
+    /// The ClientHello as sent; `None` only when it was not a single well-formed message sequence.
+    pub hello: Option<ClientHello>,
+}
+
+/// What a handshake agreed on: log fields, and input of rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// The application protocol.
+    pub alpn: Alpn,
+    /// The protocol version.
+    pub version: Version,
+    /// The cipher suite's IANA name: `TLS_AES_128_GCM_SHA256`.
+    pub cipher: &'static str,
+    /// The key exchange group's IANA name: `X25519MLKEM768`. `None` where no group was used.
+    pub group: Option<&'static str>,
+    /// The server name the client asked for, lower case.
+    pub server_name: Option<Arc<str>>,
+    /// Whether an earlier session was continued, which spares both sides the certificate.
+    pub resumed: bool,
+}
+
+/// The application protocol of a connection (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// `h2`.
+    H2,
+    /// `http/1.1`.
+    H1,
+    /// The client sent no ALPN; it speaks HTTP/1.1.
+    None,
+}
+
+/// A TLS version this edge speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+impl Version {
+    /// `TLSv1.2` or `TLSv1.3`, the names logs and rules use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLSv1.2",
+            Self::Tls13 => "TLSv1.3",
+        }
+    }
+}
+
+/// Why there is no TLS connection.
+#[derive(thiserror::Error)]
+pub enum HandshakeError<IO> {
+    /// The client speaks plain HTTP. The connection is untouched by TLS and can be answered in plain text.
+    #[error("plain HTTP on a TLS port")]
+    PlainHttp {
+        /// The connection, still open both ways.
+        io: IO,
+        /// What was read from it, from its first byte on.
+        first: Bytes,
+    },
+    /// The client closed without sending a byte, as port scans and health checks do.
+    #[error("closed before the first byte")]
+    Silent,
+    /// The client left in the middle.
+    #[error("connection lost during the handshake: {0}")]
+    Io(io::Error),
+    /// The handshake was refused, by this side or by the client's alert.
+    #[error("{error}")]
+    Refused {
+        /// What rustls found.
+        error: rustls::Error,
+        /// The ClientHello, when it had arrived.
+        hello: Option<ClientHello>,
+    },
+}
+
+impl<IO> fmt::Debug for HandshakeError<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HandshakeError({}: {self})", self.reason())
+    }
+}
+
+impl<IO> HandshakeError<IO> {
+    /// A metric label; few and stable.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::PlainHttp { .. } => "plain-http",
+            Self::Silent => "silent",
+            Self::Io(_) => "connection-lost",
+            Self::Refused { error, .. } => match error {
+                rustls::Error::AlertReceived(_) => "alert-received",
+                rustls::Error::PeerIncompatible(_) => "incompatible",
+                rustls::Error::NoApplicationProtocol => "no-common-alpn",
+                rustls::Error::InvalidMessage(_) => "not-tls",
+                rustls::Error::PeerMisbehaved(_) => "misbehaved",
+                _ => "refused",
+            },
+        }
+    }
+}
+
+/// Shakes hands. The caller limits the time; dropping the future closes the connection.
+pub async fn accept<IO>(io: IO, config: &Arc<ServerConfig>) -> Result<Accepted<IO>, HandshakeError<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    match TlsAcceptor::from(config.clone()).accept(HelloTee::new(io)).into_fallible().await {
+        Ok(mut stream) => {
+            let hello = stream.get_mut().0.take_hello();
+            match facts(stream.get_ref().1) {
+                Some(facts) => Ok(Accepted { stream, facts, hello }),
+                None => Err(HandshakeError::Refused { error: rustls::Error::HandshakeNotComplete, hello }),
+            }
+        }
+        Err((error, tee)) => Err(classify(error, tee)),
+    }
+}
+
+fn classify<IO>(error: io::Error, mut tee: HelloTee<IO>) -> HandshakeError<IO> {
+    if let Some(first) = tee.plain_http() {
+        let first = Bytes::copy_from_slice(first);
+        return HandshakeError::PlainHttp { io: tee.into_inner(), first };
+    }
+    if tee.is_untouched() {
+        return HandshakeError::Silent;
+    }
+    match error.downcast::<rustls::Error>() {
+        Ok(error) => HandshakeError::Refused { error, hello: tee.take_hello() },
+        Err(error) => HandshakeError::Io(error),
+    }
+}
+
+fn facts(connection: &rustls::ServerConnection) -> Option<TlsFacts> {
+    Some(TlsFacts {
+        alpn: match connection.alpn_protocol() {
+            Some(b"h2") => Alpn::H2,
+            Some(_) => Alpn::H1,
+            None => Alpn::None,
+        },
+        version: match connection.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => Version::Tls12,
+            ProtocolVersion::TLSv1_3 => Version::Tls13,
+            _ => return None,
+        },
+        cipher: cipher_name(connection.negotiated_cipher_suite()?.suite()),
+        group: connection.negotiated_key_exchange_group().and_then(|group| group_name(group.name())),
+        server_name: connection.server_name().map(Arc::from),
+        resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+    })
+}
+
+/// IANA "TLS Cipher Suites" names; rustls spells those of TLS 1.3 differently.
+fn cipher_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or("unknown"),
+    }
+}
+
+/// IANA "TLS Supported Groups" names.
+fn group_name(group: NamedGroup) -> Option<&'static str> {
+    Some(match group {
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
+        NamedGroup::secp256r1MLKEM768 => "SecP256r1MLKEM768",
+        NamedGroup::MLKEM768 => "MLKEM768",
+        NamedGroup::X25519 => "x25519",
+        NamedGroup::secp256r1 => "secp256r1",
+        NamedGroup::secp384r1 => "secp384r1",
+        NamedGroup::secp521r1 => "secp521r1",
+        other => return other.as_str(),
+    })
+}

@@ -1,0 +1,62 @@
+//! TLS on both sides: certificates and handshakes towards visitors, verification towards origins.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use base::time::Timestamp;
+use rustls::crypto::CryptoProvider;
+
+pub mod accept;
+pub mod authority;
+pub mod certificates;
+pub mod client_hello;
+pub mod origin;
+mod pem;
+pub mod server;
+pub mod tee;
+#[cfg(test)]
+mod tests;
+
+pub use accept::{Accepted, Alpn, HandshakeError, TlsFacts, Version, accept};
+pub use authority::{AuthorityError, DevelopmentAuthority};
+pub use certificates::{Certificates, Expired};
+pub use client_hello::{ClientHello, ClientHelloView, HelloFacts, HelloParser};
+pub use origin::{OriginTlsConfigs, Protocols, server_name};
+pub use server::{ServerTls, ServerTlsError};
+pub use tee::HelloTee;
+
+/// Everything of TLS that is refused when a generation is loaded; shown to the operator as a diagnostic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    /// Pointer to the place in the configuration: `site[0].tls.certificate`.
+    pub place: String,
+    /// Stable name for scripts: `certificate-expired`.
+    pub code: &'static str,
+    /// What is wrong, one sentence, no full stop.
+    pub message: String,
+    /// The way out.
+    pub hint: String,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.place, self.message, self.code)
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// The one cryptography provider of the process: aws-lc-rs, its default suites, X25519MLKEM768 first among groups.
+///
+/// Not installed as rustls' process default: every configuration names it, so nothing depends on start order.
+pub fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    &PROVIDER
+}
+
+/// The wall clock, for the one caller without a time argument: the certificate resolver inside a handshake.
+fn wall_clock() -> Timestamp {
+    Timestamp::from_unix(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}

@@ -1,0 +1,367 @@
+//! One request to one of its site's origins: choose, send, and try again where that cannot do harm.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use base::event::Protocol;
+use base64::Engine as _;
+use http::Method;
+use snapshot::generation::{Compatibility, HostHeader, OriginHttp};
+
+use super::transport::{self, Transport, Wants};
+use super::balance::{self, Tried};
+use super::health::{FailureKind, InFlight, Outcome};
+use super::pool;
+use crate::failure::Failure;
+use crate::forwarded::{self, Visit};
+use crate::generation::{OriginRuntime, SiteRuntime};
+use crate::h1::client::{ExchangeError, ExchangeErrorKind, ExchangeLimits, Outgoing};
+use crate::h1::encode::{self, BodyFraming, SendBody};
+use crate::h1::parse::Refusal;
+use crate::hop::ConnectionFields;
+use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
+use crate::pipeline::Inform;
+use crate::telemetry::metrics::{OriginResult, Retry};
+use crate::trail::Trail;
+use crate::worker::Worker;
+use crate::{h1, h2};
+
+/// A request on its way to its site's origins.
+pub struct Delivery<'a> {
+    /// What was asked.
+    pub head: &'a RequestHead,
+    /// Its body.
+    pub body: Body,
+    /// The client asked to switch protocols.
+    pub tunnel: bool,
+    /// Who asks, for the forwarding fields.
+    pub visit: &'a Visit<'a>,
+    /// The site.
+    pub site: &'a SiteRuntime,
+    /// This edge thread.
+    pub worker: &'a Rc<Worker>,
+    /// Pseudonym for `Via` and `CDN-Loop`.
+    pub via: &'a str,
+}
+
+/// An origin's answer.
+pub struct Answer {
+    /// Status and fields as received.
+    pub head: ResponseHead,
+    /// The body, which carries the exchange.
+    pub body: Body,
+    /// Protocol it was received with.
+    pub protocol: Protocol,
+}
+
+/// Why one attempt failed, and what may follow.
+struct Attempt {
+    failure: Failure,
+    /// The request body, when the request may be sent again.
+    again: Option<Body>,
+    /// A pooled connection had been closed meanwhile: the origin itself did nothing wrong.
+    stale: bool,
+    /// Whether it speaks against the origin's health.
+    kind: Option<FailureKind>,
+}
+
+/// Further connections tried when pooled ones turn out stale; they do not count as retries.
+const MAX_STALE: u32 = 3;
+
+/// Sends the request and answers with the origin's response head, or with why there is none.
+pub async fn deliver(
+    mut delivery: Delivery<'_>,
+    trail: &mut Trail,
+    inform: &mut dyn Inform,
+) -> Result<Answer, Failure> {
+    let site = delivery.site;
+    let fields = ConnectionFields::read(delivery.head.headers.iter())
+        .map_err(|_| Failure::Refused(Refusal { status: 400, reason: "bad_header" }))?;
+    let limits = site.site.retry;
+    site.budget.deposit(Instant::now());
+    let (mut retries, mut stale, mut tried) = (0, 0, Tried::default());
+    let mut chosen = choose(&delivery, tried).ok_or(Failure::Internal)?;
+    loop {
+        let origin = site.origins.get(chosen.origin()).ok_or(Failure::Internal)?;
+        tried.insert(origin.index);
+        trail.note(|event| {
+            event.origin = Some(origin.origin.label.clone());
+            event.attempts = event.attempts.saturating_add(1);
+        });
+        let only_fresh = stale == MAX_STALE;
+        let thread = delivery.worker.thread();
+        let body = std::mem::take(&mut delivery.body);
+        let attempt = match attempt(&delivery, origin, &fields, body, only_fresh, trail, inform).await {
+            Ok(answer) => {
+                let result =
+                    if answer.head.status >= 500 { OriginResult::ServerError } else { OriginResult::Answered };
+                site.metrics.origin_request(thread, origin.index, result);
+                chosen.report(Outcome::Success, Instant::now());
+                trail.hold(chosen);
+                return Ok(answer);
+            }
+            Err(attempt) => attempt,
+        };
+        if let Some(kind) = attempt.kind {
+            site.metrics.origin_request(thread, origin.index, result_of(kind));
+            chosen.report(Outcome::Failure(kind), Instant::now());
+        }
+        let Some(body) = attempt.again else { return Err(attempt.failure) };
+        delivery.body = body;
+        if attempt.stale && stale < MAX_STALE {
+            stale += 1;
+            continue;
+        }
+        if retries >= limits.attempts {
+            return Err(attempt.failure);
+        }
+        if !site.budget.try_withdraw(Instant::now()) {
+            site.metrics.retry(Retry::BudgetExhausted);
+            return Err(attempt.failure);
+        }
+        site.metrics.retry(Retry::Made);
+        retries += 1;
+        chosen = choose(&delivery, tried).ok_or(attempt.failure)?;
+    }
+}
+
+fn result_of(kind: FailureKind) -> OriginResult {
+    match kind {
+        FailureKind::Resolve | FailureKind::Connect | FailureKind::Tls => OriginResult::ConnectFailed,
+        FailureKind::Timeout => OriginResult::TimedOut,
+        _ => OriginResult::Broken,
+    }
+}
+
+fn choose(delivery: &Delivery<'_>, tried: Tried) -> Option<InFlight> {
+    let site = delivery.site;
+    delivery
+        .worker
+        .with_random(|random| balance::choose(&site.health, &site.weights, tried, random, Instant::now()))
+}
+
+/// One attempt at one origin.
+async fn attempt(
+    delivery: &Delivery<'_>,
+    origin: &OriginRuntime,
+    fields: &ConnectionFields<'_>,
+    body: Body,
+    only_fresh: bool,
+    trail: &Trail,
+    inform: &mut dyn Inform,
+) -> Result<Answer, Attempt> {
+    let grpc = delivery.head.headers.get(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
+    let wants = Wants {
+        http1: delivery.tunnel || origin.origin.http == OriginHttp::Http1,
+        http2: origin.origin.http == OriginHttp::Http2 || (grpc && origin.origin.http == OriginHttp::Auto),
+        fresh: only_fresh,
+    };
+    let transport = match transport::connect(origin, wants, delivery.worker, &delivery.site.metrics).await {
+        Ok(transport) => transport,
+        // Nothing was sent: safe to try elsewhere whatever the method.
+        Err(failure) => {
+            let kind = Some(match failure {
+                Failure::OriginName => FailureKind::Resolve,
+                Failure::OriginTls | Failure::OriginCertificate => FailureKind::Tls,
+                Failure::OriginConnectTimeout => FailureKind::Timeout,
+                _ => FailureKind::Connect,
+            });
+            return Err(Attempt { failure, again: Some(body), stale: false, kind });
+        }
+    };
+    let timeouts = origin.origin.timeouts;
+    let limits = ExchangeLimits {
+        response: timeouts.response,
+        idle: timeouts.idle,
+        tunnel: delivery.site.site.limits.tunnel,
+    };
+    let (outcome, reused, protocol) = match transport {
+        Transport::Http1(connection) => {
+            let reused = connection.used > 0;
+            let mut wire = delivery.worker.take_scratch();
+            let framing = if delivery.tunnel { BodyFraming::Raw } else { SendBody::framing_of(body.length()) };
+            write_http1(delivery, origin, fields, framing, trail, &mut wire);
+            let request = Outgoing {
+                head: &wire,
+                body,
+                framing,
+                to_head: delivery.head.method == Method::HEAD,
+                tunnel: delivery.tunnel,
+                expects_continue: delivery.head.expects_continue,
+            };
+            let recycle = Rc::new(pool::Return {
+                pools: Rc::downgrade(&delivery.worker.pools),
+                key: origin.pool,
+                max_idle: origin.origin.max_idle,
+            });
+            let outcome = h1::client::exchange(connection, request, limits, inform, recycle).await;
+            delivery.worker.return_scratch(wire);
+            (outcome, reused, Protocol::Http11)
+        }
+        Transport::Http2(connection, reused) => match http2_request(delivery, origin, fields, body.length(), trail) {
+            Some(request) => {
+                (connection.exchange(request, body, limits, inform).await, reused, Protocol::Http2)
+            }
+            None => {
+                let failure = Failure::Refused(Refusal { status: 400, reason: "bad_target" });
+                return Err(Attempt { failure, again: None, stale: false, kind: None });
+            }
+        },
+    };
+    outcome.map(|(head, body)| Answer { head, body, protocol }).map_err(|error| judge(delivery, error, reused))
+}
+
+/// What a failed exchange means, and whether the request may be sent again (RFC 9110 section 9.2.2).
+fn judge(delivery: &Delivery<'_>, error: ExchangeError, reused: bool) -> Attempt {
+    let ExchangeError { kind, answered, untouched } = error;
+    let (failure, health) = match kind {
+        ExchangeErrorKind::Client(BodyError::TooLarge) => (Failure::BodyTooLarge, None),
+        ExchangeErrorKind::Client(BodyError::TimedOut) => (Failure::BodyTimeout, None),
+        ExchangeErrorKind::Client(BodyError::Framing) => (Failure::BodyFraming, None),
+        ExchangeErrorKind::Client(BodyError::Cut) => (Failure::ClientGone, None),
+        ExchangeErrorKind::Closed => (Failure::OriginClosed, Some(FailureKind::Closed)),
+        ExchangeErrorKind::TimedOut => (Failure::OriginTimeout, Some(FailureKind::Timeout)),
+        ExchangeErrorKind::BadResponse => (Failure::OriginBadResponse, Some(FailureKind::Protocol)),
+    };
+    let closed = kind == ExchangeErrorKind::Closed && !answered;
+    let idempotent = is_idempotent(&delivery.head.method) && !delivery.tunnel;
+    let again = untouched.filter(|_| closed && idempotent);
+    let stale = closed && reused;
+    Attempt { failure, stale: stale && again.is_some(), again, kind: health.filter(|_| !stale) }
+}
+
+/// Methods whose repetition has the effect of one (RFC 9110 section 9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+}
+
+/// The authority the origin is asked for.
+fn authority<'a>(delivery: &'a Delivery<'_>, origin: &'a OriginRuntime) -> &'a str {
+    match &origin.origin.host_header {
+        HostHeader::Fixed(host) => host,
+        HostHeader::Preserve if delivery.head.authority.is_empty() => {
+            origin.origin.label.split_once("://").map_or("", |(_, authority)| authority)
+        }
+        HostHeader::Preserve => &delivery.head.authority,
+    }
+}
+
+/// Emits the fields the origin gets, all but `Host`, framing and connection fields.
+fn outgoing_fields(
+    delivery: &Delivery<'_>,
+    fields: &ConnectionFields<'_>,
+    trail: &Trail,
+    mut emit: impl FnMut(&[u8], &[u8]),
+) {
+    let head = delivery.head;
+    let compatibility = delivery.site.site.compatibility;
+    let mut has_id = false;
+    for (name, value) in head.headers.iter() {
+        if fields.forwards(name)
+            && forwarded::passes(name, delivery.visit.client.via_trusted, compatibility)
+        {
+            has_id |= name.eq_ignore_ascii_case(b"x-request-id");
+            emit(name, value);
+        }
+    }
+    let mut value = Vec::with_capacity(128);
+    delivery.visit.write_forwarded(head.headers.iter(), &mut value);
+    emit(b"Forwarded", &value);
+    value.clear();
+    delivery.visit.write_x_forwarded_for(head.headers.iter(), &mut value);
+    emit(b"X-Forwarded-For", &value);
+    emit(b"X-Forwarded-Proto", delivery.visit.client_scheme().name().as_bytes());
+    if let Some(host) = delivery.visit.client_host() {
+        emit(b"X-Forwarded-Host", host.as_bytes());
+    }
+    value.clear();
+    forwarded::write_via(head.headers.iter(), head.protocol, delivery.via, &mut value);
+    emit(b"Via", &value);
+    value.clear();
+    forwarded::write_cdn_loop(head.headers.iter(), delivery.via, &mut value);
+    emit(b"CDN-Loop", &value);
+    let Some(id) = trail.id() else { return };
+    if !has_id {
+        emit(b"X-Request-Id", id.as_str().as_bytes());
+    }
+    if compatibility == Compatibility::Cloudflare {
+        let client = delivery.visit.client;
+        emit(b"CF-Connecting-IP", forwarded::cloudflare::connecting_ip(client.address).as_bytes());
+        emit(b"CF-Visitor", forwarded::cloudflare::visitor(delivery.visit.client_scheme()).as_bytes());
+        if let Some(place) = forwarded::cloudflare::Place::new(crate::CLOUDFLARE_PLACE) {
+            emit(b"CF-Ray", forwarded::cloudflare::ray(&id, place).as_bytes());
+        }
+    }
+}
+
+/// Composes the head for an HTTP/1.1 origin.
+fn write_http1(
+    delivery: &Delivery<'_>,
+    origin: &OriginRuntime,
+    fields: &ConnectionFields<'_>,
+    framing: BodyFraming,
+    trail: &Trail,
+    wire: &mut Vec<u8>,
+) {
+    let head = delivery.head;
+    wire.extend_from_slice(head.method.as_str().as_bytes());
+    wire.push(b' ');
+    wire.extend_from_slice(head.target.as_bytes());
+    wire.extend_from_slice(b" HTTP/1.1\r\n");
+    encode::field(wire, b"Host", authority(delivery, origin).as_bytes());
+    outgoing_fields(delivery, fields, trail, |name, value| encode::field(wire, name, value));
+    match &head.upgrade {
+        Some(upgrade) if delivery.tunnel => {
+            encode::field(wire, b"Connection", b"Upgrade");
+            encode::field(wire, b"Upgrade", upgrade.as_bytes());
+            // RFC 8441 section 5: HTTP/2 has no key, HTTP/1.1 needs one.
+            if head.protocol == Protocol::Http2 && !head.headers.contains(b"sec-websocket-key") {
+                let key = delivery.worker.with_random(|random| [random.next_u64(), random.next_u64()]);
+                let key = key.map(u64::to_be_bytes).concat();
+                let key = base64::engine::general_purpose::STANDARD.encode(key);
+                encode::field(wire, b"Sec-WebSocket-Key", key.as_bytes());
+            }
+        }
+        _ if head.accepts_trailers => {
+            encode::field(wire, b"Connection", b"TE");
+            encode::field(wire, b"TE", b"trailers");
+        }
+        _ => {}
+    }
+    if head.expects_continue {
+        encode::field(wire, b"Expect", b"100-continue");
+    }
+    encode::framing_field(wire, framing);
+    wire.extend_from_slice(b"\r\n");
+}
+
+/// Composes the head for an HTTP/2 origin; `None` when the target has no form there.
+fn http2_request(
+    delivery: &Delivery<'_>,
+    origin: &OriginRuntime,
+    fields: &ConnectionFields<'_>,
+    length: BodyLength,
+    trail: &Trail,
+) -> Option<http::Request<()>> {
+    let head = delivery.head;
+    let mut list = HeaderList::with_capacity(head.headers.len() + 8, 1024);
+    outgoing_fields(delivery, fields, trail, |name, value| list.push(name, value));
+    if head.accepts_trailers {
+        list.push("te", "trailers");
+    }
+    let mut request = http::Request::new(());
+    *request.method_mut() = head.method.clone();
+    let scheme = if origin.tls.is_some() { "https" } else { "http" };
+    *request.uri_mut() = http::Uri::builder()
+        .scheme(scheme)
+        .authority(authority(delivery, origin))
+        .path_and_query(head.target.as_str())
+        .build()
+        .ok()?;
+    *request.headers_mut() = h2::convert::header_map(&list);
+    if let BodyLength::Exact(length) = length {
+        request.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+    }
+    *request.version_mut() = http::Version::HTTP_2;
+    Some(request)
+}

@@ -1,0 +1,242 @@
+//! A generation as lines a person can read and compare: every setting in effect, defaults included, secrets as hashes.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use base::id::ContentHash;
+use serde::{Deserialize, Serialize};
+
+use crate::generation::{
+    AccessLogTarget, Certificate, ClientIpDetail, Compatibility, ConnectionLimits, HostHeader, Origin,
+    OriginHttp, OriginVerify, Site, Snapshot,
+};
+use crate::units::{ByteSize, Period};
+
+/// One line that differs between two outlines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "change")]
+pub enum Change {
+    /// A setting the old generation does not have.
+    Added {
+        /// Its path.
+        path: String,
+        /// Its value.
+        new: String,
+    },
+    /// A setting the new generation does not have.
+    Removed {
+        /// Its path.
+        path: String,
+        /// The value it had.
+        old: String,
+    },
+    /// A setting both have, with another value.
+    Changed {
+        /// Its path.
+        path: String,
+        /// The value it had.
+        old: String,
+        /// The value it will have.
+        new: String,
+    },
+}
+
+impl Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added { path, new } => write!(f, "+ {path} = {new}"),
+            Self::Removed { path, old } => write!(f, "- {path} = {old}"),
+            Self::Changed { path, old, new } => write!(f, "~ {path} = {old} -> {new}"),
+        }
+    }
+}
+
+/// What changes from one outline to another, sorted by path.
+pub fn difference(old: &[String], new: &[String]) -> Vec<Change> {
+    let split = |lines: &[String]| -> BTreeMap<String, String> {
+        let pairs = lines.iter().map(|line| line.split_once(SEPARATOR).unwrap_or((line, "")));
+        pairs.map(|(path, value)| (path.to_owned(), value.to_owned())).collect()
+    };
+    let (old, mut new) = (split(old), split(new));
+    let mut changes: Vec<(String, Change)> = Vec::new();
+    for (path, old) in old {
+        let change = match new.remove(&path) {
+            Some(same) if same == old => continue,
+            Some(new) => Change::Changed { path: path.clone(), old, new },
+            None => Change::Removed { path: path.clone(), old },
+        };
+        changes.push((path, change));
+    }
+    changes.extend(new.into_iter().map(|(path, new)| (path.clone(), Change::Added { path, new })));
+    changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+    changes.into_iter().map(|(_, change)| change).collect()
+}
+
+/// Between path and value; paths never hold it.
+const SEPARATOR: &str = " = ";
+
+/// Every setting in effect as `path = value`, sorted. Sites, origins and listeners go by name, not by position, so that
+/// one more of them does not look as if all had changed.
+pub fn outline(snapshot: &Snapshot) -> Vec<String> {
+    let mut lines = Lines { prefix: String::new(), lines: Vec::new() };
+    lines.add("via", text(&snapshot.via));
+    let metrics = snapshot.metrics.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    lines.add("metrics.listen", text(&metrics));
+    let mut proxies: Vec<_> =
+        snapshot.trusted_proxies.iter().map(|prefix| text(&prefix.to_string())).collect();
+    proxies.sort();
+    lines.add("trust.proxies", format!("[{}]", proxies.join(", ")));
+    for listener in &snapshot.listeners {
+        lines.add(&format!("listen[{}].tls", text(&listener.address.to_string())), listener.tls);
+    }
+    lines.access_log(snapshot);
+    lines.limits(&snapshot.limits);
+    for site in &snapshot.sites {
+        lines.prefix = format!("site[{}].", text(&site.name));
+        lines.site(site);
+    }
+    lines.lines.sort();
+    lines.lines
+}
+
+/// A string as it would stand in the file, free of anything that could be taken for the separator.
+fn text(value: &str) -> String {
+    format!("{:?}", value.replace(SEPARATOR, "="))
+}
+
+/// Twelve digits of the hash: enough to see that a file changed, and nothing of what is in it.
+fn hash(bytes: &[u8]) -> String {
+    format!("blake3 {}", ContentHash(*blake3::hash(bytes).as_bytes()).short())
+}
+
+fn period(duration: Duration) -> Period {
+    Period::milliseconds(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn size(bytes: usize) -> ByteSize {
+    ByteSize::bytes(bytes as u64)
+}
+
+struct Lines {
+    prefix: String,
+    lines: Vec<String>,
+}
+
+impl Lines {
+    fn add(&mut self, path: &str, value: impl Display) {
+        self.lines.push(format!("{}{path}{SEPARATOR}{value}", self.prefix));
+    }
+
+    fn access_log(&mut self, snapshot: &Snapshot) {
+        let log = &snapshot.access_log;
+        let to = match &log.to {
+            AccessLogTarget::Off => "\"off\"".to_owned(),
+            AccessLogTarget::Stdout => "\"stdout\"".to_owned(),
+            AccessLogTarget::File(path) => format!("{{ file: {} }}", text(path)),
+        };
+        self.add("log.access.to", to);
+        let client_ip = match log.client_ip {
+            ClientIpDetail::Truncated => "truncated",
+            ClientIpDetail::Full => "full",
+            ClientIpDetail::None => "none",
+        };
+        self.add("log.access.client_ip", text(client_ip));
+        self.add("log.access.retention", period(log.retention));
+        self.add("log.access.rotate", ByteSize::bytes(log.rotate_bytes));
+    }
+
+    fn limits(&mut self, limits: &ConnectionLimits) {
+        let threads = limits.threads.map_or_else(|| "one per core".to_owned(), |count| count.to_string());
+        self.add("limits.threads", threads);
+        self.add("limits.connections", limits.connections);
+        self.add("limits.header_bytes", size(limits.header_bytes));
+        self.add("limits.header_count", limits.header_count);
+        self.add("limits.target_bytes", size(limits.target_bytes));
+        self.add("limits.streams", limits.streams);
+        self.add("limits.handshake", period(limits.handshake));
+        self.add("limits.header", period(limits.header));
+        self.add("limits.keep_alive", period(limits.keep_alive));
+        self.add("limits.write", period(limits.write));
+    }
+
+    fn site(&mut self, site: &Site) {
+        let hosts: Vec<_> = site.hosts.iter().map(|host| text(&host.to_string())).collect();
+        self.add("hosts", format!("[{}]", hosts.join(", ")));
+        let compatibility = match site.compatibility {
+            Compatibility::Neutral => "neutral",
+            Compatibility::Cloudflare => "cloudflare",
+        };
+        self.add("compatibility", text(compatibility));
+        match &site.certificate {
+            Certificate::Development => self.add("tls", "development authority"),
+            Certificate::Pem { chain, key, .. } => {
+                self.add("tls.certificate", hash(chain));
+                self.add("tls.key", hash(key));
+            }
+        }
+        self.add("health.failures", site.health.failures);
+        self.add("health.ejection", period(site.health.ejection));
+        self.add("health.max_ejection", period(site.health.max_ejection));
+        self.add("retry.attempts", site.retry.attempts);
+        self.add("retry.budget_percent", site.retry.budget_percent);
+        let body_bytes = site.limits.body_bytes.map(|bytes| ByteSize::bytes(bytes).to_string());
+        self.add("limits.body_bytes", body_bytes.unwrap_or_else(|| "none".to_owned()));
+        self.add("limits.body", period(site.limits.body));
+        self.add("limits.tunnel", period(site.limits.tunnel));
+        let outer = self.prefix.clone();
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        for origin in &site.origins {
+            let count = seen.entry(&origin.label).and_modify(|count| *count += 1).or_insert(1);
+            // The same origin may be written twice; the second time it needs a path of its own.
+            let again = if *count > 1 { format!("#{count}") } else { String::new() };
+            self.prefix = format!("{outer}origin[{}]{again}.", text(&origin.label));
+            self.origin(origin);
+        }
+        self.prefix = outer;
+    }
+
+    fn origin(&mut self, origin: &Origin) {
+        self.add("weight", origin.weight);
+        match &origin.host_header {
+            HostHeader::Preserve => self.add("host", text("preserve")),
+            HostHeader::Fixed(host) => self.add("host", text(host)),
+        }
+        let http = match origin.http {
+            OriginHttp::Auto => "auto",
+            OriginHttp::Http1 => "1.1",
+            OriginHttp::Http2 => "2",
+        };
+        self.add("http", text(http));
+        self.add("max_idle", origin.max_idle);
+        if let Some(tls) = &origin.tls {
+            self.add("tls.server_name", text(&tls.server_name));
+            self.add("tls.verify", tls.verify != OriginVerify::Off);
+            match &tls.verify {
+                OriginVerify::Authorities { pem, .. } => self.add("tls.authorities", hash(pem)),
+                OriginVerify::System => self.add("tls.authorities", "system"),
+                OriginVerify::Off => {}
+            }
+        }
+        self.add("timeouts.connect", period(origin.timeouts.connect));
+        self.add("timeouts.response", period(origin.timeouts.response));
+        self.add("timeouts.idle", period(origin.timeouts.idle));
+        self.add("timeouts.keep_alive", period(origin.timeouts.keep_alive));
+        self.add("timeouts.resolve", period(origin.timeouts.resolve));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_difference_names_what_was_added_removed_and_changed() {
+        let lines = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let old = lines(&["a = 1", "b = 2", "c = x = y"]);
+        let new = lines(&["a = 1", "b = 3", "d = 4"]);
+        let shown: Vec<_> = difference(&old, &new).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["~ b = 2 -> 3", "- c = x = y", "+ d = 4"]);
+        assert_eq!(difference(&old, &old), []);
+    }
+}

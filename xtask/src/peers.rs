@@ -1,0 +1,252 @@
+//! The servers that `bench` and `conformance` start: the origin, Rempart, nginx, HAProxy, configured from `benches/peers/`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use clap::ValueEnum;
+
+use crate::ports;
+use crate::shell::{Background, Workspace, find_program, output, succeed};
+
+/// Files the origin serves beside its 1 KiB answer, and their sizes.
+const FILES: &[(&str, usize)] = &[("64k", 64 << 10), ("1m", 1 << 20)];
+/// How long Rempart may take to say that it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// A server that can be put in front of an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    /// The release binary of this workspace
+    Rempart,
+    /// Debian's nginx
+    Nginx,
+    /// Debian's HAProxy
+    Haproxy,
+}
+
+impl Name {
+    /// As people write it.
+    pub fn shown(self) -> &'static str {
+        match self {
+            Self::Rempart => "Rempart",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "HAProxy",
+        }
+    }
+
+    /// The version it states about itself.
+    pub fn version(self, workspace: &Workspace) -> Result<String> {
+        let (program, argument) = match self {
+            Self::Rempart => (workspace.binary(), "--version"),
+            Self::Nginx => (program("nginx")?, "-v"),
+            Self::Haproxy => (program("haproxy")?, "-v"),
+        };
+        // nginx says it on standard error.
+        let result = workspace.command(program).arg(argument).output()?;
+        let text = [result.stdout, result.stderr].concat();
+        Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
+    }
+}
+
+/// Where servers keep their files, and on which processor cores they run.
+pub struct Place<'a> {
+    pub workspace: &'a Workspace,
+    pub folder: PathBuf,
+    /// Core of the server under test, and core of everything else; `None` leaves it to the system.
+    pub cores: Option<(&'static str, &'static str)>,
+}
+
+/// Certificate, key and the origin's files.
+pub fn prepare(workspace: &Workspace, folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder.join("files"))?;
+    for (name, bytes) in FILES {
+        fs::write(folder.join("files").join(name), vec![b'x'; *bytes])?;
+    }
+    self_signed(workspace, folder)?;
+    let mut both = fs::read(folder.join("chain.pem"))?;
+    both.extend(fs::read(folder.join("key.pem"))?);
+    fs::write(folder.join("both.pem"), both)?;
+    Ok(())
+}
+
+/// `chain.pem` and `key.pem` for localhost: P-256, valid for two days.
+fn self_signed(workspace: &Workspace, folder: &Path) -> Result<()> {
+    let mut openssl = workspace.command("openssl");
+    openssl.current_dir(folder).args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+    ]);
+    openssl.args([
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+    ]);
+    openssl.args(["-keyout", "key.pem", "-out", "chain.pem"]).stderr(Stdio::null());
+    succeed(&mut openssl).context("cannot make a certificate")
+}
+
+impl Place<'_> {
+    /// A file of `benches/peers/` with its `{{names}}` filled.
+    fn fill(&self, template: &str, values: &[(&str, String)]) -> Result<PathBuf> {
+        let mut text = fs::read_to_string(self.workspace.root.join("benches/peers").join(template))?;
+        for (name, value) in values {
+            text = text.replace(&format!("{{{{{name}}}}}"), value);
+        }
+        let file = self.folder.join(template);
+        fs::write(&file, text)?;
+        Ok(file)
+    }
+
+    fn pinned(&self, core: Option<&str>, program: &Path) -> Command {
+        let Some(core) = core else { return self.workspace.command(program) };
+        let mut command = self.workspace.command("taskset");
+        command.args(["--cpu-list", core]).arg(program);
+        command
+    }
+
+    fn server_core(&self) -> Option<&'static str> {
+        self.cores.map(|(server, _)| server)
+    }
+}
+
+fn program(name: &str) -> Result<PathBuf> {
+    find_program(name).with_context(|| format!("{name} is not installed"))
+}
+
+/// nginx as the origin.
+pub struct Origin {
+    pub port: u16,
+    _process: Background,
+}
+
+/// What the origin has counted since it started.
+#[derive(Clone, Copy)]
+pub struct Counted {
+    pub connections: u64,
+    pub requests: u64,
+}
+
+impl Origin {
+    /// Starts it on a free port.
+    pub fn start(place: &Place) -> Result<Self> {
+        let port = ports::free()?;
+        let values = [
+            ("folder", place.folder.to_string_lossy().into_owned()),
+            ("origin_port", port.to_string()),
+            ("kilobyte", "x".repeat(1024)),
+        ];
+        let config = place.fill("origin.conf", &values)?;
+        let mut command = place.pinned(place.cores.map(|(_, load)| load), &program("nginx")?);
+        command.arg("-c").arg(config).arg("-p").arg(&place.folder);
+        let mut process = Background::start("the origin", &mut command)?;
+        ports::wait_for(&mut process, port)?;
+        Ok(Self { port, _process: process })
+    }
+
+    /// nginx's `stub_status`; asking counts as a connection and a request.
+    pub fn counted(&self) -> Result<Counted> {
+        let page =
+            output(Command::new("curl").args(["-sS", &format!("http://127.0.0.1:{}/status", self.port)]))?;
+        parse_counted(&page).with_context(|| format!("stub_status said: {page}"))
+    }
+}
+
+fn parse_counted(page: &str) -> Option<Counted> {
+    let numbers: Vec<u64> =
+        page.lines().nth(2)?.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match numbers[..] {
+        [connections, _, requests] => Some(Counted { connections, requests }),
+        _ => None,
+    }
+}
+
+/// A running server under test.
+pub struct Server {
+    pub name: Name,
+    pub plain_port: u16,
+    pub tls_port: u16,
+    process: Background,
+}
+
+impl Server {
+    /// Starts one with its configuration of `benches/peers/`.
+    pub fn start(place: &Place, name: Name, origin_port: u16) -> Result<Self> {
+        let (plain_port, tls_port) = (ports::free()?, ports::free()?);
+        let values = [
+            ("folder", place.folder.to_string_lossy().into_owned()),
+            ("origin_port", origin_port.to_string()),
+            ("plain_port", plain_port.to_string()),
+            ("tls_port", tls_port.to_string()),
+        ];
+        let mut process = match name {
+            Name::Nginx => start_nginx(place, &values)?,
+            Name::Haproxy => start_haproxy(place, &values)?,
+            Name::Rempart => start_rempart(place, &values)?,
+        };
+        for port in [plain_port, tls_port] {
+            ports::wait_for(&mut process, port)?;
+        }
+        Ok(Self { name, plain_port, tls_port, process })
+    }
+
+    /// Its process id; `taskset` replaces itself by the program, so this is the server's own.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+fn start_nginx(place: &Place, values: &[(&str, String)]) -> Result<Background> {
+    let config = place.fill("nginx.conf", values)?;
+    let mut command = place.pinned(place.server_core(), &program("nginx")?);
+    Background::start("nginx", command.arg("-c").arg(config).arg("-p").arg(&place.folder))
+}
+
+fn start_haproxy(place: &Place, values: &[(&str, String)]) -> Result<Background> {
+    let config = place.fill("haproxy.cfg", values)?;
+    let mut command = place.pinned(place.server_core(), &program("haproxy")?);
+    let log = File::create(place.folder.join("haproxy.access.log"))?;
+    Background::start("HAProxy", command.args(["-db", "-f"]).arg(config).stdout(log))
+}
+
+fn start_rempart(place: &Place, values: &[(&str, String)]) -> Result<Background> {
+    let config = place.fill("rempart.toml", values)?;
+    let mut command = place.pinned(place.server_core(), &place.workspace.binary());
+    command.args(["--json", "run", "--config"]).arg(config);
+    command.arg("--state-dir").arg(place.folder.join("rempart.state"));
+    command.arg("--admin").arg(place.folder.join("rempart.sock"));
+    let log = place.folder.join("rempart.log");
+    command.stdout(Stdio::piped()).stderr(File::create(&log)?);
+    let mut process = Background::start("Rempart", &mut command)?;
+    process.first_line(READY_WITHIN).with_context(|| {
+        format!("Rempart does not start: {}", fs::read_to_string(&log).unwrap_or_default().trim())
+    })?;
+    Ok(process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stub_status_is_read() {
+        let page = "Active connections: 1 \nserver accepts handled requests\n 83 83 76766 \nReading: 0 Writing: 1 Waiting: 0 \n";
+        let counted = parse_counted(page).unwrap();
+        assert_eq!((counted.connections, counted.requests), (83, 76766));
+        assert!(parse_counted("<html>").is_none());
+    }
+}
