@@ -52,8 +52,8 @@ pub struct CheckReport {
     pub ok: bool,
     /// Errors and warnings.
     pub diagnostics: Vec<Diagnostic>,
-    /// What it would change in the running Rempart.
-    pub changes: Vec<serde_json::Value>,
+    /// What it would change in the running Rempart; absent when it is refused or nothing runs.
+    pub changes: Option<Vec<serde_json::Value>>,
 }
 
 /// Exit code and output of a command that ended.
