@@ -1,7 +1,5 @@
 //! Generated documents: manual page, command-line reference, configuration reference and schema.
 
-use std::fmt::Write as _;
-
 use clap::CommandFactory as _;
 
 use crate::cli::{Cli, Reference};
@@ -42,6 +40,5 @@ fn command_line() -> String {
 fn section(text: &mut String, command: &mut clap::Command, name: &str) {
     let help = command.render_long_help().to_string();
     let lines: Vec<_> = help.lines().map(str::trim_end).collect();
-    // Writing to a String cannot fail.
-    drop(write!(text, "\n## {name}\n\n```text\n{}\n```\n", lines.join("\n")));
+    *text += &format!("\n## {name}\n\n```text\n{}\n```\n", lines.join("\n"));
 }

@@ -84,8 +84,9 @@ impl Terminal {
         if let Some(metrics) = &status.metrics {
             text += &format!("  metrics  http://{metrics}/metrics\n");
         }
-        if state.join("ca/ca.pem").exists() && status.listeners.iter().any(|listener| listener.tls) {
-            text += &format!("  development authority  {}\n", state.join("ca/ca.pem").display());
+        let authority = state.join("ca").join(edge::tls::authority::CERTIFICATE_FILE);
+        if authority.exists() && status.listeners.iter().any(|listener| listener.tls) {
+            text += &format!("  development authority  {}\n", authority.display());
         }
         self.print(&text);
     }

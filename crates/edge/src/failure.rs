@@ -74,7 +74,7 @@ impl Failure {
             Self::OriginUnreachable => (502, 523, Origin, "origin_connect_failed", Some(30)),
             Self::OriginConnectTimeout => (504, 522, Origin, "origin_connect_timeout", Some(30)),
             Self::OriginTls => (502, 525, Origin, "origin_tls", Some(60)),
-            Self::OriginCertificate => (502, 526, Origin, "origin_tls", Some(60)),
+            Self::OriginCertificate => (502, 526, Origin, "origin_certificate", Some(60)),
             Self::OriginClosed => (502, 520, Origin, "origin_closed", Some(5)),
             Self::OriginBadResponse => (502, 520, Origin, "origin_bad_response", None),
             Self::OriginTimeout => (504, 524, Origin, "origin_timeout", Some(30)),

@@ -233,7 +233,10 @@ fn fail(
     let verdict = failure.verdict(compatibility);
     trail.failed(&verdict);
     let receipt = trail.id();
-    let field = |name: &[u8]| head.and_then(|head| head.headers.get(name));
+    let field = |name: &[u8]| {
+        let lines: Vec<_> = head.map(|head| head.headers.all(name).collect()).unwrap_or_default();
+        (!lines.is_empty()).then(|| lines.join(&b", "[..]))
+    };
     let page = pages::render(
         &pages::Failure {
             status: verdict.status,
@@ -243,14 +246,18 @@ fn fail(
             receipt: receipt.as_ref().map(|id| id.as_str()).unwrap_or_default(),
             host: head.map(|head| head.authority.as_str()).unwrap_or_default(),
         },
-        field(b"accept"),
-        field(b"accept-language"),
+        field(b"accept").as_deref(),
+        field(b"accept-language").as_deref(),
     );
     let mut answer = Own { head: ResponseHead::new(verdict.status), body: page.body.into() };
     let headers = &mut answer.head.headers;
     headers.push("Content-Type", page.content_type);
     headers.push("Content-Language", page.language);
-    headers.push("Vary", "Accept, Accept-Language");
+    if page.content_type.starts_with("text/html") {
+        headers.push("Content-Security-Policy", pages::CONTENT_SECURITY_POLICY);
+    }
+    headers.push("X-Content-Type-Options", "nosniff");
+    headers.push("Vary", pages::VARY);
     headers.push("Cache-Control", "no-store");
     if let Some(seconds) = verdict.retry_after {
         headers.push("Retry-After", seconds.to_string());

@@ -303,6 +303,10 @@ impl Exchange {
             Poll::Pending => Ok(()),
             Poll::Ready(Ok(())) => {
                 upload.state = UploadState::Done;
+                // Lets go of the client's reading side, which then knows that the request is complete.
+                if matches!(upload.body, Body::Stream(_)) {
+                    upload.body = Body::Empty;
+                }
                 self.idle.progress();
                 Ok(())
             }

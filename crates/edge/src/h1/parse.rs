@@ -206,7 +206,7 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
             4 if name.eq_ignore_ascii_case(b"host") => {
                 control.host_count += 1;
                 if !value.is_empty() && !syntax::is_authority(value) {
-                    return Err(Refusal::bad("bad_host"));
+                    return Err(Refusal::bad("missing_host"));
                 }
                 host = value.to_vec();
                 return Ok(false);
@@ -227,7 +227,7 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
     let framing = request_framing(&control, protocol)?;
     let (authority, target) = resolve_target(&method, target, host, &control, protocol)?;
     if control.expectation == Some(false) {
-        return Err(Refusal { status: 417, reason: "bad_expectation" });
+        return Err(Refusal { status: 417, reason: "expectation_failed" });
     }
     let keep_alive = !control.close && (protocol == Protocol::Http11 || control.keep_alive);
     let head = RequestHead {
@@ -320,7 +320,7 @@ fn resolve_target(
     }
     let (authority, path) = split_absolute(target).ok_or(Refusal::bad("bad_target"))?;
     if !syntax::is_authority(authority) || (!host.is_empty() && !host.eq_ignore_ascii_case(authority)) {
-        return Err(Refusal::bad("bad_host"));
+        return Err(Refusal::bad("missing_host"));
     }
     // RFC 9112 section 3.2.4: OPTIONS for a whole server is `*` in origin form.
     let path = match path {

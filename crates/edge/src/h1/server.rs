@@ -151,7 +151,7 @@ impl<'a> HeadWait<'a> {
         let bytes = input.bytes();
         let too_large = Refusal { status: 431, reason: "headers_too_large" };
         let refusal = match parse::find_head_end(bytes, self.scanned) {
-            HeadEnd::BadLineEnd => Refusal { status: 400, reason: "bad_line_end" },
+            HeadEnd::BadLineEnd => Refusal { status: 400, reason: "bad_header" },
             HeadEnd::Incomplete if bytes.len() < self.limits.header_bytes => {
                 self.scanned = bytes.len();
                 // A first byte that no method begins with will not get better by waiting (a TLS record, a NUL).

@@ -182,6 +182,10 @@ impl Upload {
             Poll::Pending => Ok(()),
             Poll::Ready(Ok(()) | Err(SendError::Sink)) => {
                 self.send = None;
+                // Lets go of the client's reading side, which then knows whether the request is complete.
+                if matches!(self.body, Body::Stream(_)) {
+                    self.body = Body::Empty;
+                }
                 Ok(())
             }
             Poll::Ready(Err(SendError::Source(error))) => {

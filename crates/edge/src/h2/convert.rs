@@ -32,10 +32,10 @@ pub fn request_head(
         (authority, []) => authority.as_bytes(),
         ("", [host]) => host,
         (authority, [host]) if host.eq_ignore_ascii_case(authority.as_bytes()) => host,
-        _ => return Err(bad("bad_host")),
+        _ => return Err(bad("missing_host")),
     };
     if !authority.is_empty() && !syntax::is_authority(authority) {
-        return Err(bad("bad_host"));
+        return Err(bad("missing_host"));
     }
     let target = match parts.uri.path_and_query().map(|target| target.as_str()) {
         None | Some("") => "/",
@@ -63,7 +63,7 @@ pub fn request_head(
     let has_body = !ends_here;
     let head = RequestHead {
         method: if upgrade.is_some() { Method::GET } else { parts.method },
-        authority: String::from_utf8(authority.to_vec()).map_err(|_| bad("bad_host"))?,
+        authority: String::from_utf8(authority.to_vec()).map_err(|_| bad("missing_host"))?,
         target: target.to_owned(),
         protocol: Protocol::Http2,
         headers: fields.finish(),
@@ -78,7 +78,7 @@ fn fields_expect(headers: &HeaderMap) -> Result<bool, Refusal> {
     match headers.get(http::header::EXPECT) {
         None => Ok(false),
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        Some(_) => Err(Refusal { status: 417, reason: "bad_expectation" }),
+        Some(_) => Err(Refusal { status: 417, reason: "expectation_failed" }),
     }
 }
 

@@ -20,6 +20,7 @@ const REASONS: &[(&str, &[u16])] = &[
     ("bad_header", &[400]),
     ("bad_target", &[400]),
     ("missing_host", &[400]),
+    ("plain_http_on_tls_port", &[400]),
     ("request_timeout", &[408]),
     ("body_too_large", &[413]),
     ("target_too_long", &[414]),

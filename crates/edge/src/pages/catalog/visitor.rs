@@ -147,6 +147,29 @@ pub static ENTRIES: &[Entry] = &[
         },
     },
     Entry {
+        reason: "plain_http_on_tls_port",
+        statuses: &[],
+        fault: Visitor,
+        en: Words {
+            title: "This address needs an encrypted connection",
+            cause: "The request came unencrypted, but only encrypted connections (HTTPS) are taken at this port.",
+            advice: "Write https:// instead of http:// in front of the address.",
+            owner: "",
+        },
+        fr: Words {
+            title: "Cette adresse demande une connexion chiffrée",
+            cause: "La requête est arrivée en clair, alors que ce port n’accepte que des connexions chiffrées (HTTPS).",
+            advice: "Écrivez https:// au lieu de http:// devant l’adresse.",
+            owner: "",
+        },
+        de: Words {
+            title: "Diese Adresse braucht eine verschlüsselte Verbindung",
+            cause: "Die Anfrage kam unverschlüsselt, an diesem Port werden aber nur verschlüsselte Verbindungen (HTTPS) angenommen.",
+            advice: "Schreiben Sie https:// statt http:// vor die Adresse.",
+            owner: "",
+        },
+    },
+    Entry {
         reason: "request_timeout",
         statuses: &[408],
         fault: Visitor,

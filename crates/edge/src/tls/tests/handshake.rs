@@ -7,7 +7,7 @@ use snapshot::generation::Certificate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::fixture::*;
-use crate::tls::{Alpn, HandshakeError, ServerTls, Version, accept};
+use crate::tls::{Alpn, HandshakeError, HelloTee, ServerTls, Version, accept};
 
 fn leaf(stream: &tokio_rustls::client::TlsStream<tokio::io::DuplexStream>) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
@@ -144,19 +144,57 @@ async fn the_hello_is_kept_however_small_the_reads_and_handed_over_once() {
     let authority = authority();
     let server = development_server(&authority, &["*"]);
     let client = Arc::new(client(authority.certificate_pem(), &["h2"]));
-    for pipe in [1, 7, 1024, 64 * 1024] {
+    for pipe in [7, 64, 1024, 64 * 1024] {
         let (near, far) = tokio::io::duplex(pipe);
         let connector = tokio_rustls::TlsConnector::from(client.clone());
-        let (near, far) =
-            tokio::join!(connector.connect("localhost".try_into().unwrap(), near), accept(far, &server));
-        let far = far.unwrap();
+        // The client goes on reading: a pipe this narrow does not hold the session tickets.
+        let talk = async {
+            let mut near = connector.connect("localhost".try_into().unwrap(), near).await.unwrap();
+            near.read_u8().await.unwrap()
+        };
+        let answer = async {
+            let mut far = accept(far, &server).await.unwrap();
+            far.stream.write_all(b"!").await.unwrap();
+            far.stream.flush().await.unwrap();
+            far
+        };
+        let (heard, far) = tokio::join!(talk, answer);
         let hello = far.hello.unwrap();
-        assert!(near.is_ok() && !hello.truncated && hello.raw.len() > 1200, "{}", hello.raw.len());
+        assert!(heard == b'!' && !hello.truncated && hello.raw.len() > 1200, "{}", hello.raw.len());
         let view = hello.view().unwrap();
         assert_eq!(view.server_name(), Some("localhost"));
         assert_eq!(view.alpn().collect::<Vec<_>>(), [b"h2"]);
         assert!(far.stream.get_ref().0.hello().is_none(), "the connection itself keeps no copy");
     }
+}
+
+#[tokio::test]
+async fn reading_byte_by_byte_loses_nothing() {
+    let mut hello = vec![22, 3, 1, 0, 9, 1, 0, 0, 5, 1, 2, 3, 4, 5];
+    hello.extend_from_slice(b"what follows");
+    for (said, kept) in [
+        (&hello[..], Some(&hello[5..14])),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", None),
+        (b"GETAWAY", None),
+        (b"GET", None),
+        (b"\x16\x03", None),
+        (b"", None),
+    ] {
+        let mut tee = HelloTee::new(said);
+        let mut heard = Vec::new();
+        while let Ok(byte) = tee.read_u8().await {
+            heard.push(byte);
+        }
+        assert_eq!(heard, said);
+        assert_eq!(tee.take_hello().map(|hello| hello.raw.to_vec()).as_deref(), kept);
+        assert!(tee.take_hello().is_none() && tee.plain_http().is_none());
+        assert_eq!(tee.is_untouched(), said.is_empty());
+    }
+    let mut tee = HelloTee::new(&b"GET / HTTP/1.1\r\n"[..]);
+    assert!(tee.read_u8().await.is_err());
+    assert!(tee.read_u8().await.is_err(), "it stays so");
+    assert_eq!(tee.plain_http(), Some(&b"GET /"[..]));
+    assert_eq!(tee.into_inner(), b" HTTP/1.1\r\n");
 }
 
 #[tokio::test]
