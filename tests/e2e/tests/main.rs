@@ -1,0 +1,23 @@
+//! End-to-end tests: the built binary between real servers and real clients, one module per promise.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+mod broken_config;
+mod browser;
+mod certificates;
+mod differential;
+mod identity;
+mod memory;
+mod origin_refusals;
+mod proxying;
+mod refusals;
+mod reload;
+mod resilience;
+
+/// Held by tests that load the machine, so that they do not measure or starve each other.
+static HEAVY: Mutex<()> = Mutex::new(());
+
+fn heavy() -> MutexGuard<'static, ()> {
+    // A failed heavy test leaves nothing behind that the next one could stumble over.
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}
