@@ -1,5 +1,7 @@
 //! Every file in `cases/`: a configuration and what is said about it. `BLESS=1 cargo test -p snapshot --test compiler`
 //! writes down what is said now; read the difference before committing it.
+#![expect(clippy::disallowed_methods, reason = "the cases are files; the tests are not the crate")]
+
 use std::path::Path;
 
 use snapshot::diagnostic::render;
