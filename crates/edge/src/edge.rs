@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -45,6 +45,7 @@ pub struct Edge {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
     bound: Mutex<Vec<BoundListener>>,
+    next_listener: AtomicU64,
 }
 
 struct Thread {
@@ -55,6 +56,8 @@ struct Thread {
 /// A listener in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundListener {
+    /// Names it towards the threads.
+    pub id: u64,
     /// Address as configured; port 0 stays 0.
     pub configured: SocketAddr,
     /// Address as bound.
@@ -95,7 +98,7 @@ impl Edge {
                 .map_err(|error| vec![thread_error(&error)])?;
             threads.push(Thread { commands, handle });
         }
-        let edge = Self { shared, threads, bound: Mutex::default() };
+        let edge = Self { shared, threads, bound: Mutex::default(), next_listener: 0.into() };
         edge.activate_shared(first)?;
         Ok(edge)
     }
@@ -109,40 +112,45 @@ impl Edge {
 
     fn activate_shared(&self, generation: Arc<Generation>) -> Result<Activation, Vec<LoadError>> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = &generation.snapshot.listeners;
-        let fresh = self.bind_new(&generation.snapshot, &bound)?;
+        let (plan, gone) = plan(&generation.snapshot.listeners, &bound);
+        let fresh = self.bind_new(&generation.snapshot, &plan, &bound)?;
         self.shared.current.store(generation.clone());
 
-        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut *bound)
-            .into_iter()
-            .partition(|old| wanted.iter().any(|listener| listener.address == old.configured));
-        *bound = kept;
-        for old in bound.iter_mut() {
-            let tls = wanted.iter().any(|listener| listener.address == old.configured && listener.tls);
-            if tls != old.tls {
-                old.tls = tls;
-                self.tell(|| Command::SetTls { configured: old.configured, tls });
+        let (added, removed) = (fresh.len(), gone.len());
+        let mut fresh = fresh.into_iter();
+        let mut next = Vec::with_capacity(plan.len());
+        for (listener, old) in generation.snapshot.listeners.iter().zip(plan) {
+            match old {
+                Some(mut old) => {
+                    if old.tls != listener.tls {
+                        old.tls = listener.tls;
+                        self.tell(|| Command::SetTls { id: old.id, tls: listener.tls });
+                    }
+                    next.push(old);
+                }
+                None => next.extend(fresh.next().map(|fresh| self.hand_out(fresh))),
             }
         }
-        let added = fresh.len();
-        for Bound { listener, sockets } in fresh {
-            for (thread, socket) in self.threads.iter().zip(sockets) {
-                let (configured, tls) = (listener.configured, listener.tls);
-                send(thread, Command::Listen { configured, socket, tls });
-            }
-            bound.push(listener);
-        }
-        let removed = gone.len();
+        *bound = next;
         self.unlisten(&gone);
-        bound.sort_by_key(|listener| wanted.iter().position(|wanted| wanted.address == listener.configured));
         Ok(Activation { added, removed })
+    }
+
+    /// Gives each thread its socket of a new listener.
+    fn hand_out(&self, fresh: Bound) -> BoundListener {
+        let Bound { listener, sockets } = fresh;
+        for (thread, socket) in self.threads.iter().zip(sockets) {
+            let BoundListener { id, configured, tls, .. } = listener;
+            send(thread, Command::Listen { id, configured, socket, tls });
+        }
+        listener
     }
 
     /// Closes listeners and waits until every thread has, so that the same address can be bound again at once.
     fn unlisten(&self, gone: &[BoundListener]) {
         let (done, finished) = std::sync::mpsc::channel();
         for listener in gone {
-            self.tell(|| Command::Unlisten { configured: listener.configured, done: done.clone() });
+            self.tell(|| Command::Unlisten { id: listener.id, done: done.clone() });
         }
         drop(done);
         let deadline = Instant::now() + UNLISTEN_WAIT;
@@ -150,14 +158,17 @@ impl Edge {
         while finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
     }
 
-    fn bind_new(&self, snapshot: &Snapshot, bound: &[BoundListener]) -> Result<Vec<Bound>, Vec<LoadError>> {
+    fn bind_new(
+        &self,
+        snapshot: &Snapshot,
+        plan: &[Option<BoundListener>],
+        bound: &[BoundListener],
+    ) -> Result<Vec<Bound>, Vec<LoadError>> {
         let (mut fresh, mut errors) = (Vec::new(), Vec::new());
-        for listener in &snapshot.listeners {
-            if bound.iter().any(|old| old.configured == listener.address) {
-                continue;
-            }
+        for (listener, _) in snapshot.listeners.iter().zip(plan).filter(|(_, old)| old.is_none()) {
             let ours = bound.iter().any(|old| old.address.port() == listener.address.port());
-            match bind(listener, &snapshot.listeners, self.threads.len(), ours) {
+            let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
+            match bind(id, listener, &snapshot.listeners, self.threads.len(), ours) {
                 Ok(listener) => fresh.push(listener),
                 Err(error) => errors.push(bind_error(listener, &error)),
             }
@@ -222,6 +233,20 @@ fn send(thread: &Thread, command: Command) {
     }
 }
 
+/// For each listener wanted the one that is bound already, and those nobody wants any more. The same address can be
+/// wanted several times when its port is 0.
+fn plan(wanted: &[Listener], bound: &[BoundListener]) -> (Vec<Option<BoundListener>>, Vec<BoundListener>) {
+    let mut left = bound.to_vec();
+    let mut take = |listener: &Listener| {
+        let same = |old: &BoundListener| old.configured == listener.address;
+        let alike = left.iter().position(|old| same(old) && old.tls == listener.tls);
+        let found = alike.or_else(|| left.iter().position(same))?;
+        Some(left.remove(found))
+    };
+    let plan = wanted.iter().map(&mut take).collect();
+    (plan, left)
+}
+
 /// A listener bound and not yet handed out.
 struct Bound {
     listener: BoundListener,
@@ -231,7 +256,7 @@ struct Bound {
 /// One socket per thread on the same address; the kernel spreads connections over them.
 ///
 /// `ours`: this process has the port on another address already, and may be giving it up.
-fn bind(listener: &Listener, all: &[Listener], threads: usize, ours: bool) -> io::Result<Bound> {
+fn bind(id: u64, listener: &Listener, all: &[Listener], threads: usize, ours: bool) -> io::Result<Bound> {
     let configured = listener.address;
     // `[::]` takes IPv4 too, unless somebody else on the list wants that port on IPv4.
     let only_v6 =
@@ -246,7 +271,7 @@ fn bind(listener: &Listener, all: &[Listener], threads: usize, ours: bool) -> io
     for _ in 1..threads {
         sockets.push(open(address, only_v6, true)?);
     }
-    Ok(Bound { listener: BoundListener { configured, address, tls: listener.tls }, sockets })
+    Ok(Bound { listener: BoundListener { id, configured, address, tls: listener.tls }, sockets })
 }
 
 fn open(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<TcpListener> {

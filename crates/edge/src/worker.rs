@@ -37,6 +37,8 @@ const POOL_MAX_IDLE: Duration = Duration::from_secs(120);
 pub enum Command {
     /// Accept on this socket too.
     Listen {
+        /// Names the listener.
+        id: u64,
         /// Address as configured.
         configured: SocketAddr,
         /// This thread's own socket.
@@ -46,15 +48,15 @@ pub enum Command {
     },
     /// From the next connection on, begin with a TLS handshake or do not.
     SetTls {
-        /// Address as configured.
-        configured: SocketAddr,
+        /// The listener.
+        id: u64,
         /// Which.
         tls: bool,
     },
     /// Stop accepting there, serve what has connected; answer once the socket is closed.
     Unlisten {
-        /// Address as configured.
-        configured: SocketAddr,
+        /// The listener.
+        id: u64,
         /// Told when done.
         done: std::sync::mpsc::Sender<()>,
     },
@@ -263,10 +265,10 @@ async fn keep_house(worker: Rc<Worker>) {
 }
 
 async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
-    let mut listeners: HashMap<SocketAddr, Accepting> = HashMap::new();
+    let mut listeners: HashMap<u64, Accepting> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen { configured, socket, tls } => match tokio::net::TcpListener::from_std(socket) {
+            Command::Listen { id, configured, socket, tls } => match tokio::net::TcpListener::from_std(socket) {
                 Ok(listener) => {
                     let state = Rc::new(ListenerState {
                         configured,
@@ -275,17 +277,17 @@ async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
                     });
                     let (stop, stopped) = oneshot::channel();
                     tokio::task::spawn_local(accept::run(listener, state.clone(), worker.clone(), stopped));
-                    listeners.insert(configured, Accepting { state, stop: Some(stop) });
+                    listeners.insert(id, Accepting { state, stop: Some(stop) });
                 }
                 Err(error) => tracing::error!(%configured, %error, "a listener could not be taken over"),
             },
-            Command::SetTls { configured, tls } => {
-                if let Some(listener) = listeners.get(&configured) {
+            Command::SetTls { id, tls } => {
+                if let Some(listener) = listeners.get(&id) {
                     listener.state.tls.set(tls);
                 }
             }
-            Command::Unlisten { configured, done } => {
-                if let Some(listener) = listeners.remove(&configured) {
+            Command::Unlisten { id, done } => {
+                if let Some(listener) = listeners.remove(&id) {
                     end(listener, Some(done));
                 }
             }

@@ -250,7 +250,7 @@ impl Rempart {
 
     /// The file with the certificate of the development authority.
     pub fn authority_path(&self) -> PathBuf {
-        self.place.state().join("ca/ca.pem")
+        self.place.state().join("ca/development-ca.pem")
     }
 
     /// A connection to the listener without TLS.
