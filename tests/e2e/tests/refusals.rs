@@ -163,7 +163,7 @@ fn malformed_heads() -> Vec<Refused> {
         refused("no Host", raw("GET /evil HTTP/1.1\r\nA: b\r\n\r\n"), &[400]),
         refused("two Hosts", get("Host: strict.test"), &[400]),
         refused("two different Hosts", get("Host: other.test"), &[400]),
-        refused("empty Host", raw("GET /evil HTTP/1.1\r\nHost:\r\n\r\n"), &[400]),
+        refused("empty Host", raw("GET /evil HTTP/1.1\r\nHost:\r\n\r\n"), &[400, 421]),
         refused("Host with a path", raw("GET /evil HTTP/1.1\r\nHost: strict.test/x\r\n\r\n"), &[400]),
         refused("Host with a user", raw("GET /evil HTTP/1.1\r\nHost: a@strict.test\r\n\r\n"), &[400]),
         refused(
