@@ -264,7 +264,9 @@ fn metrics_and_health_are_told_on_a_loopback_listener_that_changes_nothing() {
     let text = metrics.text();
     assert!(metrics.head.text("content-type").unwrap().starts_with("text/plain"), "{metrics:?}");
     assert!(text.contains("rempart_generation"), "{text}");
-    assert_eq!(client::get(rempart.metrics(), "localhost", "/health").unwrap().status, 200);
+    for path in ["/health/live", "/health/ready"] {
+        assert_eq!(client::get(rempart.metrics(), "localhost", path).unwrap().status, 200, "{path}");
+    }
     let mut client = client::Client::plain(rempart.metrics()).unwrap();
     let posted =
         client.exchange("POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").unwrap();
