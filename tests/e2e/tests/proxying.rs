@@ -164,6 +164,10 @@ fn the_body_is_sent_only_after_100_continue() {
             (200, true),
             "{name}: {response:?}"
         );
+    }
+    for (name, mut client) in [("direct", Client::plain(node.address()).unwrap()), ("h1", rempart.client())] {
+        let head =
+            format!("POST /upload HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n");
         client.send(format!("{head}X-Refuse: 1\r\n\r\n")).unwrap();
         let (_, refusal) = client.head().unwrap();
         assert_eq!(
@@ -172,6 +176,40 @@ fn the_body_is_sent_only_after_100_continue() {
             "{name}: the origin's refusal comes without the body being sent"
         );
     }
+}
+
+/// What a request was must not cost the next one its connection, as long as both sides know where it ended.
+#[test]
+fn one_connection_serves_requests_of_every_kind() {
+    let node = Server::node();
+    let rempart = before(&node.url());
+    let mut client = rempart.client();
+    for (kind, request) in [
+        ("GET", "GET /hello HTTP/1.1\r\nHost: site.test\r\n\r\n"),
+        ("HEAD", "HEAD /hello HTTP/1.1\r\nHost: site.test\r\n\r\n"),
+        ("sized body", "POST /upload HTTP/1.1\r\nHost: site.test\r\nContent-Length: 4\r\n\r\nbody"),
+        ("empty body", "POST /upload HTTP/1.1\r\nHost: site.test\r\nContent-Length: 0\r\n\r\n"),
+        (
+            "chunked body",
+            "POST /upload HTTP/1.1\r\nHost: site.test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        ),
+        ("chunked answer", "GET /stream?bytes=100000&framing=chunked HTTP/1.1\r\nHost: site.test\r\n\r\n"),
+        ("missing page", "GET /missing HTTP/1.1\r\nHost: site.test\r\n\r\n"),
+        ("trace", "GET /.rempart/trace HTTP/1.1\r\nHost: site.test\r\n\r\n"),
+        (
+            "pipelined",
+            "GET /hello HTTP/1.1\r\nHost: site.test\r\n\r\nGET /hello HTTP/1.1\r\nHost: site.test\r\n\r\n",
+        ),
+    ] {
+        let response = client.exchange(request).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        let option = response.head.text("connection").unwrap_or_default();
+        assert!(!option.contains("close"), "the answer to {kind} ends the connection: {response:?}");
+    }
+    assert_eq!(
+        client.response("GET").unwrap().text(),
+        "hello from node\n",
+        "the second of the pipelined ones"
+    );
 }
 
 #[test]

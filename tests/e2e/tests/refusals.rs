@@ -160,10 +160,22 @@ fn malformed_heads() -> Vec<Refused> {
             &[400, 505],
         ),
         refused("no version", raw("GET /evil\r\nHost: strict.test\r\n\r\n"), &[400, 505]),
+    ];
+    table.push(refused("head too large", get(&format!("A: {}", "b".repeat(300_000))), &[431]));
+    table.push(refused("too many fields", get(&vec!["A: b"; 2_000].join("\r\n")), &[431]));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: {HOST}\r\n\r\n", "x".repeat(200_000));
+    table.push(refused("target too long", long.into_bytes(), &[414]));
+    table
+}
+
+/// Requests whose host is missing or could be read in two ways (RFC 9112 section 3.2), and tunnels to anywhere.
+fn doubtful_hosts() -> Vec<Refused> {
+    let raw = |text: &str| text.as_bytes().to_vec();
+    vec![
         refused("no Host", raw("GET /evil HTTP/1.1\r\nA: b\r\n\r\n"), &[400]),
         refused("two Hosts", get("Host: strict.test"), &[400]),
         refused("two different Hosts", get("Host: other.test"), &[400]),
-        refused("empty Host", raw("GET /evil HTTP/1.1\r\nHost:\r\n\r\n"), &[400]),
+        refused("empty Host", raw("GET /evil HTTP/1.1\r\nHost:\r\n\r\n"), &[400, 421]),
         refused("Host with a path", raw("GET /evil HTTP/1.1\r\nHost: strict.test/x\r\n\r\n"), &[400]),
         refused("Host with a user", raw("GET /evil HTTP/1.1\r\nHost: a@strict.test\r\n\r\n"), &[400]),
         refused(
@@ -182,12 +194,7 @@ fn malformed_heads() -> Vec<Refused> {
             raw("CONNECT strict.test:443 HTTP/1.1\r\nHost: strict.test:443\r\n\r\n"),
             &[400, 405, 501],
         ),
-    ];
-    table.push(refused("head too large", get(&format!("A: {}", "b".repeat(300_000))), &[431]));
-    table.push(refused("too many fields", get(&vec!["A: b"; 2_000].join("\r\n")), &[431]));
-    let long = format!("GET /{} HTTP/1.1\r\nHost: {HOST}\r\n\r\n", "x".repeat(200_000));
-    table.push(refused("target too long", long.into_bytes(), &[414]));
-    table
+    ]
 }
 
 /// Chunked bodies that are not what RFC 9112 section 7.1 describes.
@@ -282,6 +289,11 @@ fn malformed_heads_are_refused_and_never_reach_the_origin() {
 }
 
 #[test]
+fn doubtful_hosts_are_refused_and_never_reach_the_origin() {
+    check(&doubtful_hosts(), true);
+}
+
+#[test]
 fn malformed_chunks_never_become_a_whole_request() {
     check(&malformed_chunks(), false);
 }
@@ -291,7 +303,7 @@ fn malformed_chunks_never_become_a_whole_request() {
 fn a_server_that_takes_everything_fails_the_tables() {
     let lax = Origin::scripted(|connection| connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
     for Refused { name, bytes, statuses } in
-        [ambiguous_framing(), malformed_heads(), malformed_chunks()].concat_all()
+        [ambiguous_framing(), malformed_heads(), doubtful_hosts(), malformed_chunks()].concat_all()
     {
         let answer = provoke(Client::plain(lax.address()).unwrap(), &bytes);
         assert!(!answer.is_ok_and(|response| statuses.contains(&response.status)), "{name}");

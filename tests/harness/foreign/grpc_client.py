@@ -57,6 +57,10 @@ with channel(*sys.argv[1:]) as line:
     check("server stream", list(stream), [b"%d:s" % i for i in range(5)])
     upload = line.stream_unary("/test.Echo/ClientStream")
     check("client stream", upload(iter([b"a", b"b", b"c"]), timeout=PATIENCE), b"a+b+c")
+    many = [b"m%d" % i for i in range(5000)]
+    check("many small messages up", upload(iter(many), timeout=PATIENCE), b"+".join(many))
+    crowd = list(line.stream_stream("/test.Echo/Both")(iter(many), timeout=PATIENCE))
+    check("many small messages both ways", crowd, [b"echo:" + message for message in many])
     check("both ways", dialogue(line.stream_stream("/test.Echo/Both")), [b"echo:%d" % i for i in range(10)])
     error = failure(lambda: line.unary_unary("/test.Echo/Fail")(b"", timeout=PATIENCE))
     check("status", error.code(), grpc.StatusCode.NOT_FOUND)

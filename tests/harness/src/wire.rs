@@ -1,6 +1,7 @@
 //! HTTP/1.1 messages read strictly, byte for byte: the origin's and the client's common eye. Anything a lenient
 //! reader would repair is an error here, so a proxy that emits it is caught.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 /// Longest head or line accepted.
@@ -12,7 +13,7 @@ const READ_SIZE: usize = 64 * 1024;
 pub type Field = (Vec<u8>, Vec<u8>);
 
 /// A start line and its fields.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Head {
     /// Request line or status line, without line end.
     pub start: Vec<u8>,
@@ -42,6 +43,13 @@ pub struct Body {
     pub bytes: Vec<u8>,
     /// Trailer fields of a chunked body.
     pub trailers: Vec<Field>,
+}
+
+impl fmt::Debug for Head {
+    /// As it would be read, because that is what a failing test has to show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.start.escape_ascii(), readable(&self.fields))
+    }
 }
 
 impl Head {

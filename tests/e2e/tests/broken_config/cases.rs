@@ -193,7 +193,7 @@ fn meaning(rempart: &Rempart, taken: SocketAddr) -> Vec<Broken> {
         edit("misspelt section", "[[listen]]", "[[listen_]]", &["listen"]),
     ];
     let mut port =
-        append("a port in use", format!("[[listen]]\naddress = \"{taken}\"\n"), &["in use", "taken"]);
+        append("a port in use", format!("[[listen]]\naddress = \"{taken}\"\n"), &["in use", "in-use"]);
     let round = format!("{}[[site.origin]]\nurl = \"http://{itself}\"\n", site("self", "self.test"));
     cases.push(append("a loop to itself", round, &["itself", "loop"]));
     // Whether a port is free, only the running process finds out.

@@ -91,8 +91,8 @@ fn faults(case: &Broken, diagnostics: &[Diagnostic]) -> Vec<String> {
     }
     let told = |found: &&Diagnostic| {
         let Diagnostic { code, message, location, hint, .. } = found;
-        let file = location.as_ref().map_or("", |at| at.file.as_str());
-        let text = format!("{code} {message} {file} {}", hint.as_deref().unwrap_or_default()).to_lowercase();
+        let place = location.as_ref().map(|at| format!("{} {}", at.file, at.text)).unwrap_or_default();
+        let text = format!("{code} {message} {place} {}", hint.as_deref().unwrap_or_default()).to_lowercase();
         case.says.iter().any(|word| text.contains(word))
     };
     if !errors.iter().any(told) {
