@@ -230,7 +230,7 @@ impl ResponseWait {
         }
         // While the upload is stopped by the client, the client's own limit runs; the origin is owed nothing yet.
         let uploading = exchange.upload.state == UploadState::Going;
-        if uploading && exchange.connection.out.pending() == 0 {
+        if uploading && !exchange.upload.send.is_blocked(&exchange.connection.out) {
             exchange.idle.progress();
             return Poll::Pending;
         }

@@ -287,11 +287,11 @@ async fn send_response(response: Response, link: &Rc<Link>, reply: Reply, limits
             Poll::Pending => {
                 // Only the client is timed here, and only while it does not take what is ready for it.
                 let now = (send.sent, out.pending());
-                if now != last || now.1 == 0 {
+                if now != last || !send.is_blocked(&out) {
                     idle.progress();
                     last = now;
                 }
-                if now.1 == 0 {
+                if !send.is_blocked(&out) {
                     return Poll::Pending;
                 }
                 idle.poll(cx, limits.write).map(|()| Completion::TimedOut)
