@@ -17,6 +17,10 @@ pub const HEAD_READ: usize = 8 * 1024;
 /// Read buffers of either size kept for reuse per thread.
 const POOLED_BUFFERS: usize = 64;
 
+/// Longest time and most bytes spent on reading what comes for a connection that has ended.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 512 * 1024;
+
 /// A connection's transport. One concrete type keeps the codecs from being compiled once per transport.
 pub enum Io {
     /// Plain TCP.
@@ -329,6 +333,45 @@ impl Idle {
     pub fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         self.timer.poll(cx, since + limit)
+    }
+}
+
+/// The end of a connection: our side is closed, and what the peer still sends is read for a moment, so that it gets to
+/// read the answer instead of a reset (RFC 9112 section 9.6).
+pub struct Linger {
+    deadline: Instant,
+    timer: Timer,
+    input: ReadBuffer,
+    discarded: usize,
+    shut: bool,
+}
+
+impl Default for Linger {
+    fn default() -> Self {
+        let (timer, input) = (Timer::default(), ReadBuffer::default());
+        Self { deadline: Instant::now() + LINGER, timer, input, discarded: 0, shut: false }
+    }
+}
+
+impl Linger {
+    /// Ready when the peer has closed too, or has had its moment.
+    pub fn poll(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<()> {
+        if !self.shut {
+            match Pin::new(&mut *io).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.shut = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+        }
+        while self.discarded < LINGER_BYTES {
+            self.input.consume(usize::MAX);
+            match self.input.poll_read(cx, io, BODY_READ) {
+                Poll::Ready(Ok(count)) if count > 0 => self.discarded += count,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.timer.poll(cx, self.deadline),
+            }
+        }
+        Poll::Ready(())
     }
 }
 

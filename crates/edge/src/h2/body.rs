@@ -158,31 +158,42 @@ impl SendBody {
                     }
                 }
             };
-            self.send(body.take(capacity.min(chunk)))?;
+            let piece = body.take(capacity.min(chunk));
+            self.reserved = 0;
+            self.owed = self.owed.map(|owed| owed.saturating_sub(piece.len() as u64));
+            self.sent += piece.len() as u64;
+            // Asking on to the very end lets the source finish its exchange, and saves an empty frame.
+            let ends = matches!(body.poll_fill(cx), Poll::Ready(Ok(Fill::End))) && self.is_whole();
+            let trailers = if ends { body.trailers() } else { None };
+            let last = ends && trailers.is_none();
+            self.stream.send_data(piece, last).map_err(|_| SendError::Sink)?;
+            if let Some(trailers) = trailers {
+                self.send_trailers(&trailers)?;
+            }
+            self.ended = ends;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn send(&mut self, piece: Bytes) -> Result<(), SendError> {
-        let count = piece.len() as u64;
-        self.reserved = 0;
-        self.owed = self.owed.map(|owed| owed.saturating_sub(count));
-        self.ended = self.owed == Some(0);
-        self.sent += count;
-        self.stream.send_data(piece, self.ended).map_err(|_| SendError::Sink)
+    /// Whether as much was sent as announced.
+    fn is_whole(&self) -> bool {
+        self.owed.is_none_or(|owed| owed == 0)
     }
 
     fn end(&mut self, body: &mut Body) -> Result<(), SendError> {
         self.ended = true;
-        if self.owed.is_some_and(|owed| owed > 0) {
+        if !self.is_whole() {
             self.stream.send_reset(h2::Reason::INTERNAL_ERROR);
             return Err(SendError::Source(BodyError::Cut));
         }
-        let sent = match body.trailers() {
-            Some(trailers) => self.stream.send_trailers(convert::header_map(&trailers)),
-            None => self.stream.send_data(Bytes::new(), true),
-        };
-        sent.map_err(|_| SendError::Sink)
+        match body.trailers() {
+            Some(trailers) => self.send_trailers(&trailers),
+            None => self.stream.send_data(Bytes::new(), true).map_err(|_| SendError::Sink),
+        }
+    }
+
+    fn send_trailers(&mut self, trailers: &HeaderList) -> Result<(), SendError> {
+        self.stream.send_trailers(convert::header_map(trailers)).map_err(|_| SendError::Sink)
     }
 
     /// Whether the peer has reset the stream meanwhile.
