@@ -219,7 +219,8 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
                 return Ok(false);
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") && upgrade.is_none() => {
-                upgrade = std::str::from_utf8(value).ok().map(Box::from);
+                let text = std::str::from_utf8(value).ok();
+                upgrade = text.filter(|_| syntax::is_tunnel_protocol(value)).map(Box::from);
             }
             _ => {}
         }
@@ -239,11 +240,7 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
         protocol,
         headers,
         // RFC 9110 section 7.8: ignored in HTTP/1.0, and without the matching connection option.
-        upgrade: upgrade.filter(|upgrade: &Box<str>| {
-            control.upgrade_token
-                && protocol == Protocol::Http11
-                && syntax::is_tunnel_protocol(upgrade.as_bytes())
-        }),
+        upgrade: upgrade.filter(|_| control.upgrade_token && protocol == Protocol::Http11),
         // RFC 9110 section 10.1.1: ignored in HTTP/1.0, and when there is no body to wait for.
         expects_continue: control.expectation == Some(true)
             && protocol == Protocol::Http11

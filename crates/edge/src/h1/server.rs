@@ -295,6 +295,13 @@ async fn send_response(response: Response, link: &Rc<Link>, reply: Reply, limits
     })
     .await;
     trail.finish(outcome, send.sent);
+    if outcome == Completion::OriginCut {
+        // What came before the cut is the client's; how much of it the kernel takes now will do.
+        let flush = |cx: &mut Context<'_>| {
+            Poll::Ready(link.out.borrow_mut().poll_flush(cx, &mut link.io.borrow_mut()))
+        };
+        crate::ignore(poll_fn(flush).await);
+    }
     if reply.upgraded && outcome == Completion::Complete {
         // The client learns of the origin's end; whether it hears us is its own business.
         crate::ignore(poll_fn(|cx| std::pin::Pin::new(&mut *link.io.borrow_mut()).poll_shutdown(cx)).await);
