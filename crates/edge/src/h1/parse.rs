@@ -239,7 +239,11 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
         protocol,
         headers,
         // RFC 9110 section 7.8: ignored in HTTP/1.0, and without the matching connection option.
-        upgrade: upgrade.filter(|_| control.upgrade_token && protocol == Protocol::Http11),
+        upgrade: upgrade.filter(|upgrade: &Box<str>| {
+            control.upgrade_token
+                && protocol == Protocol::Http11
+                && syntax::is_tunnel_protocol(upgrade.as_bytes())
+        }),
         // RFC 9110 section 10.1.1: ignored in HTTP/1.0, and when there is no body to wait for.
         expects_continue: control.expectation == Some(true)
             && protocol == Protocol::Http11
@@ -400,10 +404,8 @@ pub fn parse_response(head: &[u8], limits: &HeadLimits, to_head: bool) -> Result
     Ok(ParsedResponse { head: ResponseHead { status, reason, headers }, framing, keep_alive })
 }
 
-/// Parses a trailer section (RFC 9112 section 7.1.2), its empty line included.
-///
-/// Fields that would change framing, routing or authentication are refused (RFC 9110 section 6.5.1).
-pub fn parse_trailers(section: &[u8], limits: &HeadLimits) -> Result<HeaderList, Refusal> {
+/// Fields that would change framing, routing or authentication behind a body (RFC 9110 section 6.5.1).
+pub fn is_forbidden_trailer(name: &[u8]) -> bool {
     const FORBIDDEN: [&[u8]; 12] = [
         b"content-length",
         b"transfer-encoding",
@@ -418,10 +420,15 @@ pub fn parse_trailers(section: &[u8], limits: &HeadLimits) -> Result<HeaderList,
         b"content-type",
         b"content-range",
     ];
+    FORBIDDEN.iter().any(|field| name.eq_ignore_ascii_case(field))
+}
+
+/// Parses a trailer section (RFC 9112 section 7.1.2), its empty line included; a forbidden field is refused.
+pub fn parse_trailers(section: &[u8], limits: &HeadLimits) -> Result<HeaderList, Refusal> {
     let mut rest = section;
     let mut trailers = HeaderList::default();
     parse_fields(&mut rest, limits, &mut trailers, |name, _| {
-        if FORBIDDEN.iter().any(|field| name.eq_ignore_ascii_case(field)) {
+        if is_forbidden_trailer(name) {
             return Err(Refusal::bad("bad_header"));
         }
         Ok(true)

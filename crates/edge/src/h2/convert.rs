@@ -4,7 +4,7 @@ use base::event::Protocol;
 use h2::ext::Protocol as ExtendedProtocol;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::h1::parse::{HeadLimits, Refusal};
+use crate::h1::parse::{HeadLimits, Refusal, is_forbidden_trailer};
 use crate::h1::syntax;
 use crate::message::{BodyLength, HeaderList, RequestHead, ResponseHead};
 
@@ -24,6 +24,10 @@ pub fn request_head(
     let protocol = parts.extensions.get::<ExtendedProtocol>();
     // Plain CONNECT asks for a forward proxy; with `:protocol` it opens a WebSocket (RFC 8441).
     if parts.method == Method::CONNECT && protocol.is_none() {
+        return Err(Refusal { status: 501, reason: "method_not_supported" });
+    }
+    // `h2` checks that it is UTF-8 and no more: a line end in it would write fields of its own into an HTTP/1.1 head.
+    if protocol.is_some_and(|protocol| !syntax::is_tunnel_protocol(protocol.as_str().as_bytes())) {
         return Err(Refusal { status: 501, reason: "method_not_supported" });
     }
     let upgrade = protocol.map(|protocol| Box::from(protocol.as_str()));
@@ -69,8 +73,9 @@ pub fn request_head(
         target: target.to_owned(),
         protocol: Protocol::Http2,
         headers: fields.finish(),
+        // A tunnel's first answer is the final one, and `h2` would send a 100 even after that.
+        expects_continue: fields_expect(&parts.headers)? && has_body && upgrade.is_none(),
         upgrade,
-        expects_continue: fields_expect(&parts.headers)? && has_body,
         accepts_trailers: fields_accept_trailers(&parts.headers),
     };
     Ok((head, length))
@@ -167,11 +172,11 @@ pub fn response(head: &ResponseHead, length: BodyLength) -> http::Response<()> {
     response
 }
 
-/// Trailer fields as the edge's list.
+/// Trailer fields as the edge's list; those that HTTP/1.1 forbids there are left out.
 pub fn trailers(map: &HeaderMap) -> HeaderList {
     let mut list = HeaderList::default();
     for (name, value) in map {
-        if syntax::is_field_value(value.as_bytes()) {
+        if syntax::is_field_value(value.as_bytes()) && !is_forbidden_trailer(name.as_str().as_bytes()) {
             list.push(name.as_str(), value.as_bytes());
         }
     }
@@ -209,4 +214,35 @@ pub fn response_head(
         None => BodyLength::Unknown,
     };
     Some((ResponseHead { status, reason: None, headers }, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 8192, fields: 32, target: 1024 };
+
+    fn connect(protocol: &'static str) -> Result<(RequestHead, BodyLength), Refusal> {
+        let mut request = http::Request::connect("https://a.test/chat").body(()).unwrap();
+        request.extensions_mut().insert(ExtendedProtocol::from_static(protocol));
+        request_head(request.into_parts().0, false, &LIMITS)
+    }
+
+    #[test]
+    fn extended_connect_cannot_write_fields() {
+        assert_eq!(connect("websocket").unwrap().0.upgrade.as_deref(), Some("websocket"));
+        for bad in ["websocket\r\nX: 1", "web socket", "", "h2c"] {
+            assert_eq!(connect(bad).unwrap_err().status, 501, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_cannot_frame() {
+        let mut map = HeaderMap::new();
+        map.insert("grpc-status", HeaderValue::from_static("0"));
+        map.insert("content-length", HeaderValue::from_static("7"));
+        map.insert("transfer-encoding", HeaderValue::from_static("chunked"));
+        let list = trailers(&map);
+        assert_eq!(list.iter().collect::<Vec<_>>(), [(&b"grpc-status"[..], &b"0"[..])]);
+    }
 }
