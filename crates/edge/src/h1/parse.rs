@@ -220,7 +220,12 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
                 return Ok(false);
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") && upgrade.is_none() => {
-                upgrade = Some(std::str::from_utf8(value).ok().filter(|_| syntax::is_tunnel_protocol(value)).map(Box::from));
+                upgrade = Some(
+                    std::str::from_utf8(value)
+                        .ok()
+                        .filter(|_| syntax::is_tunnel_protocol(value))
+                        .map(Box::from),
+                );
             }
             14 | 17 if syntax::is_framing_lookalike(name) => return Err(Refusal::bad("bad_framing")),
             _ => {}
