@@ -237,9 +237,13 @@ impl WriteBuffer {
                 self.clear();
                 return Poll::Ready(Ok(0));
             }
-            let slices = [IoSlice::new(gathered), IoSlice::new(extra)];
             let length = gathered.len();
-            let count = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices))?;
+            let target = Pin::new(&mut *io);
+            let count = ready!(match (gathered, extra) {
+                (gathered, []) => target.poll_write(cx, gathered),
+                ([], extra) => target.poll_write(cx, extra),
+                _ => target.poll_write_vectored(cx, &[IoSlice::new(gathered), IoSlice::new(extra)]),
+            })?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

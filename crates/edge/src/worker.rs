@@ -268,19 +268,26 @@ async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
     let mut listeners: HashMap<u64, Accepting> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen { id, configured, socket, tls } => match tokio::net::TcpListener::from_std(socket) {
-                Ok(listener) => {
-                    let state = Rc::new(ListenerState {
-                        configured,
-                        tls: Cell::new(tls),
-                        draining: Cell::new(false),
-                    });
-                    let (stop, stopped) = oneshot::channel();
-                    tokio::task::spawn_local(accept::run(listener, state.clone(), worker.clone(), stopped));
-                    listeners.insert(id, Accepting { state, stop: Some(stop) });
+            Command::Listen { id, configured, socket, tls } => {
+                match tokio::net::TcpListener::from_std(socket) {
+                    Ok(listener) => {
+                        let state = Rc::new(ListenerState {
+                            configured,
+                            tls: Cell::new(tls),
+                            draining: Cell::new(false),
+                        });
+                        let (stop, stopped) = oneshot::channel();
+                        tokio::task::spawn_local(accept::run(
+                            listener,
+                            state.clone(),
+                            worker.clone(),
+                            stopped,
+                        ));
+                        listeners.insert(id, Accepting { state, stop: Some(stop) });
+                    }
+                    Err(error) => tracing::error!(%configured, %error, "a listener could not be taken over"),
                 }
-                Err(error) => tracing::error!(%configured, %error, "a listener could not be taken over"),
-            },
+            }
             Command::SetTls { id, tls } => {
                 if let Some(listener) = listeners.get(&id) {
                     listener.state.tls.set(tls);

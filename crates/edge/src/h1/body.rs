@@ -1,6 +1,7 @@
 //! Body decoding (RFC 9112 sections 6 and 7): from buffered bytes to content, framing checked byte by byte.
 
 use super::parse::{self, Framing, HeadEnd, HeadLimits};
+use super::syntax;
 use crate::io::ReadBuffer;
 use crate::message::{BodyError, BodyLength, HeaderList};
 
@@ -8,6 +9,8 @@ use crate::message::{BodyError, BodyLength, HeaderList};
 const CHUNK_LINE: usize = 1024;
 /// Most hexadecimal digits of a chunk size: 60 bits, beyond any real chunk and far from overflow.
 const CHUNK_DIGITS: usize = 15;
+/// Most bytes of chunk extensions in one body: they are read and thrown away, and must not outweigh the content.
+const EXTENSION_BYTES: usize = 16 * 1024;
 
 /// What the decoder needs or has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Decoder {
     length: BodyLength,
     limits: HeadLimits,
     trailers: Option<HeaderList>,
+    /// Bytes of chunk extensions so far.
+    extensions: usize,
 }
 
 impl Decoder {
@@ -50,7 +55,7 @@ impl Decoder {
             Framing::Chunked => (State::ChunkSize, BodyLength::Unknown),
             Framing::Close => (State::UntilClose, BodyLength::Unknown),
         };
-        Self { state, length, limits, trailers: None }
+        Self { state, length, limits, trailers: None, extensions: 0 }
     }
 
     /// The length announced.
@@ -83,9 +88,14 @@ impl Decoder {
                 }
                 State::ChunkSize => match parse_chunk_line(buffer.bytes())? {
                     None => return Ok(Decoded::More),
-                    Some((size, line)) => {
-                        buffer.consume(line);
-                        self.state = if size == 0 { State::Trailers } else { State::ChunkData(size) };
+                    Some(line) => {
+                        self.extensions += line.extension;
+                        if self.extensions > EXTENSION_BYTES {
+                            return Err(BodyError::Framing);
+                        }
+                        buffer.consume(line.bytes);
+                        self.state =
+                            if line.size == 0 { State::Trailers } else { State::ChunkData(line.size) };
                     }
                 },
                 State::ChunkEnd => match buffer.bytes() {
@@ -157,8 +167,18 @@ impl Decoder {
     }
 }
 
-/// `chunk-size [ chunk-ext ] CRLF`: size and length of the line, or `None` when it is not complete.
-fn parse_chunk_line(bytes: &[u8]) -> Result<Option<(u64, usize)>, BodyError> {
+/// `chunk-size [ chunk-ext ] CRLF`.
+struct ChunkLine {
+    /// Content bytes of the chunk.
+    size: u64,
+    /// Bytes of the line.
+    bytes: usize,
+    /// Bytes of its extensions.
+    extension: usize,
+}
+
+/// The chunk line at the front, or `None` when it is not complete.
+fn parse_chunk_line(bytes: &[u8]) -> Result<Option<ChunkLine>, BodyError> {
     let window = bytes.get(..CHUNK_LINE).unwrap_or(bytes);
     let Some(line_feed) = memchr::memchr(b'\n', window) else {
         let plausible = window.len() < CHUNK_LINE && is_chunk_line_start(window);
@@ -167,11 +187,16 @@ fn parse_chunk_line(bytes: &[u8]) -> Result<Option<(u64, usize)>, BodyError> {
     let line = window.get(..line_feed).and_then(|line| line.strip_suffix(b"\r")).ok_or(BodyError::Framing)?;
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (size, extension) = line.split_at_checked(digits).ok_or(BodyError::Framing)?;
-    if size.is_empty() || size.len() > CHUNK_DIGITS || !is_chunk_extension(extension) {
+    if size.is_empty()
+        || size.len() > CHUNK_DIGITS
+        // An extension is only checked: nothing of it is used or forwarded.
+        || !(extension.is_empty() || syntax::is_chunk_extension(extension))
+    {
         return Err(BodyError::Framing);
     }
     let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
-    Ok(Some((size.ok_or(BodyError::Framing)?, line_feed + 1)))
+    let size = size.ok_or(BodyError::Framing)?;
+    Ok(Some(ChunkLine { size, bytes: line_feed + 1, extension: extension.len() }))
 }
 
 /// Whether an unfinished line can still become a chunk line, so that junk is refused without waiting for a line end.
@@ -181,17 +206,7 @@ fn is_chunk_line_start(line: &[u8]) -> bool {
     let extension = extension.strip_suffix(b"\r").unwrap_or(extension);
     size.len() <= CHUNK_DIGITS
         && (digits > 0 || line.is_empty())
-        && (extension.is_empty() || is_extension_text(extension))
-}
-
-/// `*( ";" chunk-ext-name [ "=" chunk-ext-val ] )` (RFC 9112 section 7.1.1); a recipient ignores it, so it is only
-/// checked, and not forwarded. White space before the first `;` is refused: readers disagree on it.
-fn is_chunk_extension(extension: &[u8]) -> bool {
-    extension.is_empty() || (is_extension_text(extension) && extension.len() > 1)
-}
-
-fn is_extension_text(extension: &[u8]) -> bool {
-    extension.starts_with(b";") && extension.iter().all(|&byte| byte == b'\t' || (0x20..0x7f).contains(&byte))
+        && (extension.is_empty() || (extension.starts_with(b";") && syntax::is_field_value(extension)))
 }
 
 #[cfg(test)]

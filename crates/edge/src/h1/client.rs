@@ -94,6 +94,8 @@ pub struct ExchangeError {
     pub kind: ExchangeErrorKind,
     /// Whether a byte of a response was read.
     pub answered: bool,
+    /// Whether the origin certainly has not acted on the request: it never left, or HTTP/2 said so (RFC 9113 section 8.7).
+    pub unprocessed: bool,
     /// The request body, if nothing of it was consumed.
     pub untouched: Option<Body>,
 }
@@ -184,6 +186,7 @@ pub async fn exchange(
         Err(kind) => Err(ExchangeError {
             kind,
             answered: !exchange.connection.input.is_empty() || wait.interim > 0,
+            unprocessed: false,
             untouched: (!exchange.upload.touched).then_some(exchange.upload.body),
         }),
     }

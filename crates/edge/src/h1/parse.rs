@@ -205,9 +205,10 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
     let mut upgrade = None;
     parse_fields(&mut rest, limits, &mut headers, |name, value| {
         match name.len() {
+            // RFC 9112 section 3.3: an empty one is refused too, as an http URI needs an authority.
             4 if name.eq_ignore_ascii_case(b"host") => {
                 control.host_count += 1;
-                if !value.is_empty() && !syntax::is_authority(value) {
+                if !syntax::is_authority(value) {
                     return Err(Refusal::bad("missing_host"));
                 }
                 host = value.to_vec();
@@ -219,9 +220,14 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
                 return Ok(false);
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") && upgrade.is_none() => {
-                let text = std::str::from_utf8(value).ok();
-                upgrade = text.filter(|_| syntax::is_tunnel_protocol(value)).map(Box::from);
+                upgrade = Some(
+                    std::str::from_utf8(value)
+                        .ok()
+                        .filter(|_| syntax::is_tunnel_protocol(value))
+                        .map(Box::from),
+                );
             }
+            14 | 17 if syntax::is_framing_lookalike(name) => return Err(Refusal::bad("bad_framing")),
             _ => {}
         }
         note_control(&mut control, name, value)
@@ -240,7 +246,7 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
         protocol,
         headers,
         // RFC 9110 section 7.8: ignored in HTTP/1.0, and without the matching connection option.
-        upgrade: upgrade.filter(|_| control.upgrade_token && protocol == Protocol::Http11),
+        upgrade: upgrade.flatten().filter(|_| control.upgrade_token && protocol == Protocol::Http11),
         // RFC 9110 section 10.1.1: ignored in HTTP/1.0, and when there is no body to wait for.
         expects_continue: control.expectation == Some(true)
             && protocol == Protocol::Http11
@@ -273,8 +279,12 @@ fn parse_request_line<'a>(
         }
         _ => return Err(BAD),
     };
-    if !syntax::is_token(method) || method.len() > MAX_METHOD {
+    if !syntax::is_token(method) {
         return Err(BAD);
+    }
+    // RFC 9112 section 3: too long for any method known here.
+    if method.len() > MAX_METHOD {
+        return Err(METHOD_NOT_SUPPORTED);
     }
     if target.len() > limits.target {
         return Err(Refusal { status: 414, reason: "target_too_long" });
@@ -288,6 +298,10 @@ fn parse_request_line<'a>(
 
 /// Longest method name taken, in bytes; the longest registered one has 17.
 const MAX_METHOD: usize = 32;
+
+/// CONNECT asks for a forward proxy. TRACE would show a script what the edge adds and what the browser hides from it, such
+/// as cookies (RFC 9110 section 9.3.8).
+pub(crate) const METHOD_NOT_SUPPORTED: Refusal = Refusal { status: 501, reason: "method_not_supported" };
 
 fn request_framing(control: &Control, protocol: Protocol) -> Result<Framing, Refusal> {
     let encoded = control.chunked || control.other_coding;
@@ -313,8 +327,8 @@ fn resolve_target(
     control: &Control,
     protocol: Protocol,
 ) -> Result<(String, String), Refusal> {
-    if method == Method::CONNECT {
-        return Err(Refusal { status: 501, reason: "method_not_supported" });
+    if matches!(*method, Method::CONNECT | Method::TRACE) {
+        return Err(METHOD_NOT_SUPPORTED);
     }
     if control.host_count > 1 || (control.host_count == 0 && protocol == Protocol::Http11) {
         return Err(Refusal::bad("missing_host"));
@@ -375,7 +389,8 @@ pub fn parse_response(head: &[u8], limits: &HeadLimits, to_head: bool) -> Result
 
     let mut control = Control::default();
     let mut headers = HeaderList::with_capacity(24, head.len());
-    let bodiless = to_head || status == 304;
+    let contentless = status < 200 || status == 204;
+    let bodiless = (to_head && !contentless) || status == 304;
     parse_fields(&mut rest, limits, &mut headers, |name, value| {
         let keep = note_control(&mut control, name, value)?;
         Ok(keep || (bodiless && name.len() == 14))
@@ -386,14 +401,16 @@ pub fn parse_response(head: &[u8], limits: &HeadLimits, to_head: bool) -> Result
         return Err(BAD);
     }
     let framing = match control.length {
-        _ if bodiless || status < 200 || status == 204 => Framing::None,
+        _ if bodiless || contentless => Framing::None,
         _ if control.chunked => Framing::Chunked,
         Some(length) => Framing::Length(length),
         None => Framing::Close,
     };
     // RFC 9112 section 6.1: neither belongs into these; what follows on such a connection is anybody's guess.
-    let misframed =
-        (status < 200 || status == 204) && (encoded || control.length.is_some_and(|length| length > 0));
+    let misframed = contentless && (encoded || control.length.is_some_and(|length| length > 0));
+    if misframed && status < 200 {
+        return Err(BAD);
+    }
     let keep_alive =
         !control.close && !misframed && framing != Framing::Close && (http11 || control.keep_alive);
     let usual = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
@@ -401,31 +418,45 @@ pub fn parse_response(head: &[u8], limits: &HeadLimits, to_head: bool) -> Result
     Ok(ParsedResponse { head: ResponseHead { status, reason, headers }, framing, keep_alive })
 }
 
-/// Fields that would change framing, routing or authentication behind a body (RFC 9110 section 6.5.1).
-pub fn is_forbidden_trailer(name: &[u8]) -> bool {
-    const FORBIDDEN: [&[u8]; 12] = [
-        b"content-length",
-        b"transfer-encoding",
-        b"host",
-        b"connection",
-        b"upgrade",
-        b"te",
-        b"trailer",
-        b"keep-alive",
-        b"authorization",
-        b"content-encoding",
-        b"content-type",
-        b"content-range",
+/// Whether a field must not stand in a trailer section, because it would change framing, routing, authentication or the
+/// meaning of the content (RFC 9110 section 6.5.1), or what the edge says about the client.
+pub fn is_forbidden_in_trailers(name: &[u8]) -> bool {
+    const FORBIDDEN: [&str; 24] = [
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "cookie",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "max-forwards",
+        "proxy-authorization",
+        "proxy-connection",
+        "range",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
     ];
-    FORBIDDEN.iter().any(|field| name.eq_ignore_ascii_case(field))
+    FORBIDDEN.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
+        || syntax::is_framing_lookalike(name)
 }
 
-/// Parses a trailer section (RFC 9112 section 7.1.2), its empty line included; a forbidden field is refused.
+/// Parses a trailer section (RFC 9112 section 7.1.2), its empty line included; a forbidden field refuses it.
 pub fn parse_trailers(section: &[u8], limits: &HeadLimits) -> Result<HeaderList, Refusal> {
     let mut rest = section;
     let mut trailers = HeaderList::default();
     parse_fields(&mut rest, limits, &mut trailers, |name, _| {
-        if is_forbidden_trailer(name) {
+        if is_forbidden_in_trailers(name) {
             return Err(Refusal::bad("bad_header"));
         }
         Ok(true)

@@ -100,11 +100,17 @@ pub fn split_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// Removes optional white space (SP, HTAB) at both ends (RFC 9110 section 5.6.3).
-pub fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = bytes {
+pub fn trim(bytes: &[u8]) -> &[u8] {
+    let mut bytes = trim_start(bytes);
+    while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
-    while let [rest @ .., b' ' | b'\t'] = bytes {
+    bytes
+}
+
+/// Removes optional white space at the front.
+fn trim_start(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
     bytes
@@ -135,6 +141,57 @@ pub fn is_tunnel_protocol(value: &[u8]) -> bool {
             && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never))
     };
     elements(value).next().is_some() && elements(value).all(is_good)
+}
+
+/// `Content_Length` and the like: no framing field here, but one to every origin that turns field names into variables.
+pub fn is_framing_lookalike(name: &[u8]) -> bool {
+    let reads_as = |field: &[u8]| {
+        name.len() == field.len()
+            && name.contains(&b'_')
+            && name.iter().zip(field).all(|(&byte, &expected)| match byte {
+                b'_' => expected == b'-',
+                byte => byte.eq_ignore_ascii_case(&expected),
+            })
+    };
+    reads_as(b"content-length") || reads_as(b"transfer-encoding")
+}
+
+/// `1*( ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] )`: the extensions of a chunk (RFC 9112 section 7.1.1).
+///
+/// White space before a `;` is refused although the grammar has it: no sender writes it, and readers disagree on it.
+pub fn is_chunk_extension(extension: &[u8]) -> bool {
+    let mut rest = extension;
+    while let Some(after) = rest.strip_prefix(b";") {
+        let Some(after) = after_token(trim_start(after)) else { return false };
+        rest = match trim_start(after).strip_prefix(b"=").map(trim_start) {
+            None => after,
+            Some(value) => match after_token(value).or_else(|| after_quoted_string(value)) {
+                Some(after) => after,
+                None => return false,
+            },
+        };
+    }
+    rest.is_empty() && !extension.is_empty()
+}
+
+/// What follows the token at the front, if there is one.
+fn after_token(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().position(|&byte| !is(byte, TOKEN)).unwrap_or(bytes.len());
+    bytes.get(end..).filter(|_| end > 0)
+}
+
+/// What follows the quoted string at the front, if there is one (RFC 9110 section 5.6.4).
+fn after_quoted_string(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.strip_prefix(b"\"")?;
+    loop {
+        rest = match rest {
+            [b'"', after @ ..] => return Some(after),
+            [b'\\', escaped, after @ ..] if is(*escaped, FIELD) => after,
+            [b'\\', ..] => return None,
+            [byte, after @ ..] if is(*byte, FIELD) => after,
+            _ => return None,
+        };
+    }
 }
 
 #[cfg(test)]

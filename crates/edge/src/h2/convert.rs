@@ -4,7 +4,7 @@ use base::event::Protocol;
 use h2::ext::Protocol as ExtendedProtocol;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::h1::parse::{HeadLimits, Refusal, is_forbidden_trailer};
+use crate::h1::parse::{self, HeadLimits, METHOD_NOT_SUPPORTED, Refusal};
 use crate::h1::syntax;
 use crate::message::{BodyLength, HeaderList, RequestHead, ResponseHead};
 
@@ -22,9 +22,16 @@ pub fn request_head(
         Refusal { status: 400, reason }
     }
     let protocol = parts.extensions.get::<ExtendedProtocol>();
-    // Plain CONNECT asks for a forward proxy; with `:protocol` it opens a WebSocket (RFC 8441).
-    if parts.method == Method::CONNECT && protocol.is_none() {
-        return Err(Refusal { status: 501, reason: "method_not_supported" });
+    // CONNECT opens a WebSocket (RFC 8441). Without `:protocol` it asks for a forward proxy, and with another one for a
+    // tunnel whose content nobody here understands.
+    let supported = match protocol {
+        None => !matches!(parts.method, Method::CONNECT | Method::TRACE),
+        Some(protocol) => {
+            parts.method == Method::CONNECT && protocol.as_str().eq_ignore_ascii_case("websocket")
+        }
+    };
+    if !supported {
+        return Err(METHOD_NOT_SUPPORTED);
     }
     // `h2` checks that it is UTF-8 and no more: a line end in it would write fields of its own into an HTTP/1.1 head.
     if protocol.is_some_and(|protocol| !syntax::is_tunnel_protocol(protocol.as_str().as_bytes())) {
@@ -40,7 +47,7 @@ pub fn request_head(
         (authority, [host]) if host.eq_ignore_ascii_case(authority.as_bytes()) => host,
         _ => return Err(bad("missing_host")),
     };
-    if !authority.is_empty() && !syntax::is_authority(authority) {
+    if !syntax::is_authority(authority) {
         return Err(bad("missing_host"));
     }
     let target = match parts.uri.path_and_query().map(|target| target.as_str()) {
@@ -82,11 +89,12 @@ pub fn request_head(
 }
 
 fn fields_expect(headers: &HeaderMap) -> Result<bool, Refusal> {
-    match headers.get(http::header::EXPECT) {
-        None => Ok(false),
-        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        Some(_) => Err(Refusal { status: 417, reason: "expectation_failed" }),
+    let mut expectations = headers.get_all(http::header::EXPECT).iter().peekable();
+    let expects = expectations.peek().is_some();
+    if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Refusal { status: 417, reason: "expectation_failed" });
     }
+    Ok(expects)
 }
 
 fn fields_accept_trailers(headers: &HeaderMap) -> bool {
@@ -122,6 +130,9 @@ impl Fields {
                 const FRAMING: Refusal = Refusal { status: 400, reason: "bad_framing" };
                 let length = syntax::content_length(value).filter(|_| self.length.is_none());
                 self.length = Some(length.ok_or(FRAMING)?);
+            }
+            _ if syntax::is_framing_lookalike(name.as_bytes()) => {
+                return Err(Refusal { status: 400, reason: "bad_framing" });
             }
             "cookie" => {
                 if !self.cookie.is_empty() {
@@ -172,12 +183,13 @@ pub fn response(head: &ResponseHead, length: BodyLength) -> http::Response<()> {
     response
 }
 
-/// Trailer fields as the edge's list; those that HTTP/1.1 forbids there are left out.
+/// Trailer fields as the edge's list; what must not stand in a trailer section is left out (RFC 9110 section 6.5.1).
 pub fn trailers(map: &HeaderMap) -> HeaderList {
     let mut list = HeaderList::default();
     for (name, value) in map {
-        if syntax::is_field_value(value.as_bytes()) && !is_forbidden_trailer(name.as_str().as_bytes()) {
-            list.push(name.as_str(), value.as_bytes());
+        let (name, value) = (name.as_str().as_bytes(), syntax::trim(value.as_bytes()));
+        if syntax::is_token(name) && syntax::is_field_value(value) && !parse::is_forbidden_in_trailers(name) {
+            list.push(name, value);
         }
     }
     list
@@ -192,7 +204,8 @@ pub fn response_head(
     let status = parts.status.as_u16();
     let mut headers = HeaderList::with_capacity(parts.headers.len(), 512);
     let mut length = None;
-    let bodiless = to_head || status == 304;
+    let contentless = matches!(status, 100..200 | 204);
+    let bodiless = (to_head && !contentless) || status == 304;
     for (name, value) in &parts.headers {
         let (name, value) = (name.as_str(), value.as_bytes());
         if CONNECTION_FIELDS.contains(&name) || !syntax::is_field_value(value) {
@@ -208,7 +221,7 @@ pub fn response_head(
         headers.push(name, syntax::trim(value));
     }
     let length = match length {
-        _ if bodiless || matches!(status, 100..200 | 204) => BodyLength::Absent,
+        _ if bodiless || contentless => BodyLength::Absent,
         Some(length) => BodyLength::Exact(length),
         None if ends_here => BodyLength::Exact(0),
         None => BodyLength::Unknown,
