@@ -180,7 +180,7 @@ impl Controller {
 
     /// Reads the configuration again and puts it in force if it is good; else everything stays as it is.
     pub fn reload(&self) -> ReloadOutcome {
-        self.change(read_sources(&self.origin), self.origin.source())
+        self.change(|_| (read_sources(&self.origin), self.origin.source()))
     }
 
     /// Opens, moves or closes the metrics listener.
@@ -201,20 +201,23 @@ impl Controller {
 
     /// Takes changed certificate files into the configuration in force, whatever the configuration file says meanwhile.
     pub fn refresh_files(&self) -> ReloadOutcome {
-        let (sources, source) = {
-            let active = self.lock_active();
-            (sources::gather(&active.sources.file, active.sources.text.clone()), active.source)
-        };
-        self.change(Ok(sources), source)
+        self.change(|active| {
+            (Ok(sources::gather(&active.sources.file, active.sources.text.clone())), active.source)
+        })
     }
 
-    fn change(&self, sources: Result<Sources, Vec<Diagnostic>>, source: GenerationSource) -> ReloadOutcome {
+    /// One change at a time, reading included: what was read before another change must not undo it.
+    fn change(
+        &self,
+        read: impl FnOnce(&Active) -> (Result<Sources, Vec<Diagnostic>>, GenerationSource),
+    ) -> ReloadOutcome {
         let mut active = self.lock_active();
         let edge = lock(&self.edge);
         let Some(edge) = &*edge else {
             return outcome(false, false, None, vec![draining()]);
         };
         let number = active.highest + 1;
+        let (sources, source) = read(&active);
         let built = sources.and_then(|sources| {
             let built = self.builder.build(&sources, number, Mode::Fresh)?;
             Ok((sources, built))
@@ -228,6 +231,8 @@ impl Controller {
         if compiled.id == current.snapshot.id && active.source == source {
             let before = std::mem::replace(&mut active.warnings, warnings);
             active.refused = None;
+            // A comment may have changed: this text is the one to compare the file with.
+            active.sources = sources;
             // What did not work when this generation came into force is tried again.
             let unfinished = before.iter().any(|found| matches!(&*found.code, NOT_KEPT | METRICS_NOT_SERVED));
             if unfinished {
