@@ -46,6 +46,10 @@ pub fn request_head(
     if !syntax::is_authority(authority) {
         return Err(bad("missing_host"));
     }
+    // Another scheme names another resource, which this server does not have (RFC 9110 section 7.4).
+    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(bad("bad_target"));
+    }
     let target = match parts.uri.path_and_query().map(|target| target.as_str()) {
         None | Some("") => "/",
         Some(target) => target,
@@ -222,4 +226,53 @@ pub fn response_head(
         None => BodyLength::Unknown,
     };
     Some((ResponseHead { status, reason: None, headers }, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 8, target: 64 };
+
+    #[test]
+    fn extended_connect_opens_websockets_and_nothing_else() {
+        let check = |method: Method, protocol: Option<&'static str>, expected: Result<&str, u16>| {
+            let mut request = http::Request::builder().method(method).uri("https://a/chat").body(()).unwrap();
+            if let Some(protocol) = protocol {
+                request.extensions_mut().insert(ExtendedProtocol::from_static(protocol));
+            }
+            let read = request_head(request.into_parts().0, false, &LIMITS);
+            let seen = read.map(|(head, _)| {
+                assert_eq!(head.method, Method::GET);
+                head.upgrade.unwrap_or_default()
+            });
+            assert_eq!(seen.map_err(|refusal| refusal.status), expected.map(Box::from), "{protocol:?}");
+        };
+        check(Method::CONNECT, Some("websocket"), Ok("websocket"));
+        check(Method::CONNECT, Some("WebSocket"), Ok("WebSocket"));
+        check(Method::GET, None, Ok(""));
+        check(Method::CONNECT, None, Err(501));
+        check(Method::CONNECT, Some("connect-udp"), Err(501));
+        check(Method::CONNECT, Some("h2c"), Err(501));
+        check(Method::GET, Some("websocket"), Err(501));
+    }
+
+    #[test]
+    fn forbidden_trailers_are_left_out() {
+        let mut map = HeaderMap::new();
+        for (name, value) in [
+            ("grpc-status", "0"),
+            ("transfer-encoding", "chunked"),
+            ("host", "b"),
+            ("x", " 1 "),
+            ("cookie", "c"),
+        ] {
+            map.append(name, HeaderValue::from_static(value));
+        }
+        let kept = trailers(&map);
+        assert_eq!(
+            kept.iter().collect::<Vec<_>>(),
+            [(&b"grpc-status"[..], &b"0"[..]), (&b"x"[..], &b"1"[..])]
+        );
+    }
 }
