@@ -98,7 +98,7 @@ pub struct RunArguments {
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub origin: Vec<String>,
     /// Address to listen on with --origin, as http://ADDRESS:PORT or https://ADDRESS:PORT
-    /// [default: http://[::]:8080 and https://[::]:8443].
+    /// [default: 8080 without and 8443 with TLS, on every address].
     #[arg(long, value_name = "URL", requires = "origin")]
     pub listen: Vec<String>,
     /// Where metrics and health are served with --origin: a loopback address, or "off" [default: 127.0.0.1:9145].

@@ -121,16 +121,16 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/edge/src/tls/",
             // A generation owns the settings its listeners and origins use.
             "crates/edge/src/generation.rs",
-            "crates/edge/src/upstream/connect.rs",
+            "crates/edge/src/upstream/transport.rs",
             // Whether a key belongs to its certificate, computed without any connection.
             "crates/snapshot/src/compile/certificate.rs",
         ],
     },
     Foreign {
         path: "tokio_rustls",
-        homes: &["crates/edge/src/tls/", "crates/edge/src/io.rs", "crates/edge/src/upstream/connect.rs"],
+        homes: &["crates/edge/src/tls/", "crates/edge/src/io.rs", "crates/edge/src/upstream/transport.rs"],
     },
-    Foreign { path: "rcgen", homes: &["crates/edge/src/tls/"] },
+    Foreign { path: "rcgen", homes: &["crates/edge/src/tls/", "crates/snapshot/tests/"] },
 ];
 
 /// Lines a Rust file may have.

@@ -220,7 +220,12 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
                 return Ok(false);
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") && upgrade.is_none() => {
-                upgrade = Some(std::str::from_utf8(value).ok().filter(|_| can_tunnel(value)).map(Box::from));
+                upgrade = Some(
+                    std::str::from_utf8(value)
+                        .ok()
+                        .filter(|_| syntax::is_tunnel_protocol(value))
+                        .map(Box::from),
+                );
             }
             14 | 17 if syntax::is_framing_lookalike(name) => return Err(Refusal::bad("bad_framing")),
             _ => {}
@@ -249,16 +254,6 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
         accepts_trailers: control.te_trailers,
     };
     Ok(ParsedRequest { head, framing, keep_alive })
-}
-
-/// Whether an `Upgrade` asks for something that can be tunnelled. HTTP and TLS cannot: the requests inside would reach the
-/// origin unseen, by whatever rules the edge has for them.
-fn can_tunnel(upgrade: &[u8]) -> bool {
-    let hides_requests = |protocol: &[u8]| {
-        let name = protocol.split(|&byte| byte == b'/').next().unwrap_or_default();
-        [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|hidden| name.eq_ignore_ascii_case(hidden))
-    };
-    syntax::elements(upgrade).next().is_some() && !syntax::elements(upgrade).any(hides_requests)
 }
 
 fn parse_request_line<'a>(

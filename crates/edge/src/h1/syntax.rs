@@ -129,6 +129,20 @@ pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 
+/// Whether a tunnel may be opened for this `Upgrade` value (RFC 9110 section 7.8): a list of `name[/version]`, none of
+/// them HTTP or TLS. Behind those the client would talk to the origin in requests the edge does not see.
+pub fn is_tunnel_protocol(value: &[u8]) -> bool {
+    const NEVER: [&[u8]; 4] = [b"h2c", b"h2", b"http", b"tls"];
+    let is_good = |element: &[u8]| {
+        let mut parts = element.splitn(2, |&byte| byte == b'/');
+        let name = parts.next().unwrap_or_default();
+        is_token(name)
+            && parts.next().is_none_or(is_token)
+            && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never))
+    };
+    elements(value).next().is_some() && elements(value).all(is_good)
+}
+
 /// `Content_Length` and the like: no framing field here, but one to every origin that turns field names into variables.
 pub fn is_framing_lookalike(name: &[u8]) -> bool {
     let reads_as = |field: &[u8]| {
@@ -183,6 +197,28 @@ fn after_quoted_string(bytes: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tunnels_are_never_opened_for_http_itself() {
+        for good in ["websocket", "WebSocket, foo/1.0", "connect-udp"] {
+            assert!(is_tunnel_protocol(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            ",",
+            "h2c",
+            "H2C",
+            "websocket, h2c",
+            "HTTP/2.0",
+            "TLS/1.2",
+            "a b",
+            "websocket\r\nX: 1",
+            "a/",
+            "a/b/c",
+        ] {
+            assert!(!is_tunnel_protocol(bad.as_bytes()), "{bad:?}");
+        }
+    }
 
     #[test]
     fn authorities() {

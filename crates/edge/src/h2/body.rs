@@ -1,8 +1,10 @@
 //! Bodies over HTTP/2 streams, both directions: flow control is the back-pressure.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 
 use super::convert;
@@ -11,10 +13,17 @@ use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, 
 
 /// Bytes asked of the flow-control window for one DATA write.
 const WRITE_PIECE: usize = 64 * 1024;
+/// Pieces smaller than this are gathered into frames of about this size.
+const GATHER: usize = 4 * 1024;
+/// How long a finished tunnel waits for the client to end its side too, before the stream is reset.
+const TUNNEL_LINGER: Duration = Duration::from_secs(2);
 
 /// A body being received.
 pub struct ReceiveBody {
-    stream: RecvStream,
+    /// Taken only when the body is dropped.
+    stream: Option<RecvStream>,
+    /// The upload of a tunnel: the client gets a moment to end it before the stream is reset.
+    tunnel: bool,
     length: BodyLength,
     current: Bytes,
     trailers: Option<HeaderList>,
@@ -25,13 +34,14 @@ pub struct ReceiveBody {
 
 impl ReceiveBody {
     /// Wraps a stream whose head has been read.
-    pub fn new(stream: RecvStream, length: BodyLength, owes_continue: Option<Respond>) -> Self {
-        Self { stream, length, current: Bytes::new(), trailers: None, data_ended: false, owes_continue }
+    pub fn new(stream: RecvStream, length: BodyLength, owes_continue: Option<Respond>, tunnel: bool) -> Self {
+        let (current, stream) = (Bytes::new(), Some(stream));
+        Self { stream, tunnel, length, current, trailers: None, data_ended: false, owes_continue }
     }
 
     fn release(&mut self, count: usize) {
         // Fails only when the stream is already gone, and then there is no window left to open.
-        crate::ignore(self.stream.flow_control().release_capacity(count));
+        crate::ignore(self.stream.as_mut().map(|stream| stream.flow_control().release_capacity(count)));
     }
 }
 
@@ -42,8 +52,9 @@ impl BodySource for ReceiveBody {
             // Fails when the final response is already out, and then the client needs no permission.
             crate::ignore(respond.borrow_mut().send_informational(interim));
         }
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(BodyError::Cut)) };
         while self.current.is_empty() && !self.data_ended {
-            match ready!(self.stream.poll_data(cx)) {
+            match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => self.current = data,
                 Some(Err(error)) => {
                     let framing = error.reason() == Some(h2::Reason::PROTOCOL_ERROR);
@@ -55,7 +66,7 @@ impl BodySource for ReceiveBody {
         if !self.current.is_empty() {
             return Poll::Ready(Ok(Fill::Data));
         }
-        match ready!(self.stream.poll_trailers(cx)) {
+        match ready!(stream.poll_trailers(cx)) {
             Ok(Some(map)) => self.trailers = Some(convert::trailers(&map)),
             Ok(None) => {}
             Err(_) => return Poll::Ready(Err(BodyError::Cut)),
@@ -88,6 +99,19 @@ impl BodySource for ReceiveBody {
     }
 }
 
+impl Drop for ReceiveBody {
+    fn drop(&mut self) {
+        if let Some(mut stream) = self.stream.take()
+            && self.tunnel
+            && !self.data_ended
+        {
+            // No window is given back meanwhile, so what is still sent is bounded.
+            let ended = async move { while let Some(Ok(_)) = poll_fn(|cx| stream.poll_data(cx)).await {} };
+            tokio::task::spawn_local(tokio::time::timeout(TUNNEL_LINGER, ended));
+        }
+    }
+}
+
 /// Why sending stopped.
 #[derive(Debug)]
 pub enum SendError {
@@ -103,6 +127,8 @@ pub struct SendBody {
     /// Bytes still owed when the length was announced.
     owed: Option<u64>,
     reserved: usize,
+    /// Small pieces on their way into one frame.
+    gathered: BytesMut,
     ended: bool,
     /// Bytes handed to the stream.
     pub sent: u64,
@@ -112,7 +138,7 @@ impl SendBody {
     /// Sends into a stream whose head has been sent.
     pub fn new(stream: SendStream<Bytes>, length: BodyLength) -> Self {
         let owed = if let BodyLength::Exact(length) = length { Some(length) } else { None };
-        Self { stream, owed, reserved: 0, ended: false, sent: 0 }
+        Self { stream, owed, reserved: 0, gathered: BytesMut::new(), ended: false, sent: 0 }
     }
 
     /// Whether bytes are ready for the peer that its window has no room for.
@@ -123,8 +149,16 @@ impl SendBody {
     /// Moves the body on. Ready when all of it is with `h2`.
     pub fn poll(&mut self, cx: &mut Context<'_>, body: &mut Body) -> Poll<Result<(), SendError>> {
         while !self.ended {
-            let chunk = match body.poll_fill(cx) {
+            // Before anything more is taken in, so that what is gathered stays bounded while the window is closed.
+            while self.gathered.len() >= GATHER {
+                ready!(self.poll_send(cx, body))?;
+            }
+            match body.poll_fill(cx) {
                 Poll::Pending => {
+                    // Nothing to add now: what is gathered must not wait for it.
+                    if ready!(self.poll_send(cx, body))? {
+                        continue;
+                    }
                     self.poll_gone(cx)?;
                     return Poll::Pending;
                 }
@@ -133,34 +167,86 @@ impl SendBody {
                     self.stream.send_reset(h2::Reason::INTERNAL_ERROR);
                     return Poll::Ready(Err(SendError::Source(error)));
                 }
-                Poll::Ready(Ok(Fill::End)) => return Poll::Ready(self.end(body)),
-                Poll::Ready(Ok(Fill::Data)) => body.chunk().len().min(WRITE_PIECE),
-            };
-            if self.owed.is_some_and(|owed| (chunk as u64) > owed) {
-                self.stream.send_reset(h2::Reason::INTERNAL_ERROR);
-                return Poll::Ready(Err(SendError::Source(BodyError::Framing)));
-            }
-            if self.reserved != chunk {
-                self.stream.reserve_capacity(chunk);
-                self.reserved = chunk;
-            }
-            let capacity = self.stream.capacity();
-            let capacity = if capacity > 0 {
-                capacity
-            } else {
-                match self.stream.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(capacity))) => capacity,
-                    Poll::Ready(_) => return Poll::Ready(Err(SendError::Sink)),
-                    Poll::Pending => {
-                        body.poll_progress(cx);
-                        self.poll_gone(cx)?;
-                        return Poll::Pending;
+                Poll::Ready(Ok(Fill::End)) => {
+                    while !self.gathered.is_empty() {
+                        ready!(self.poll_send(cx, body))?;
+                    }
+                    return Poll::Ready(self.end(body));
+                }
+                Poll::Ready(Ok(Fill::Data)) => {
+                    if ready!(self.poll_data(cx, body))? {
+                        return Poll::Ready(Ok(()));
                     }
                 }
-            };
-            self.send(body.take(capacity.min(chunk)))?;
+            }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes the chunk at hand: small ones are gathered, because a frame for each would look like an attack to the
+    /// peer (and cost one). Answers whether that was the whole body.
+    fn poll_data(&mut self, cx: &mut Context<'_>, body: &mut Body) -> Poll<Result<bool, SendError>> {
+        let chunk = body.chunk().len();
+        let announced = self.gathered.len() as u64 + chunk as u64;
+        if self.owed.is_some_and(|owed| announced > owed) {
+            self.stream.send_reset(h2::Reason::INTERNAL_ERROR);
+            return Poll::Ready(Err(SendError::Source(BodyError::Framing)));
+        }
+        let whole = self.gathered.is_empty() && self.owed == Some(announced);
+        if chunk < GATHER && !whole {
+            self.gathered.extend_from_slice(body.chunk());
+            body.consume(chunk);
+            let complete = self.owed == Some(self.gathered.len() as u64);
+            if self.gathered.len() < GATHER && !complete {
+                return Poll::Ready(Ok(false));
+            }
+        }
+        while !self.gathered.is_empty() {
+            ready!(self.poll_send(cx, body))?;
+        }
+        let left = body.chunk().len().min(WRITE_PIECE);
+        if left > 0 {
+            let room = ready!(self.poll_room(cx, body, left))?;
+            self.send(body.take(room.min(left)))?;
+        }
+        Poll::Ready(Ok(self.ended))
+    }
+
+    /// Sends of what is gathered as much as the window takes; false when nothing is.
+    fn poll_send(&mut self, cx: &mut Context<'_>, body: &mut Body) -> Poll<Result<bool, SendError>> {
+        let length = self.gathered.len();
+        if length == 0 {
+            return Poll::Ready(Ok(false));
+        }
+        let room = ready!(self.poll_room(cx, body, length))?;
+        let piece = self.gathered.split_to(room.min(length)).freeze();
+        Poll::Ready(self.send(piece).map(|()| true))
+    }
+
+    /// Room in the peer's window, at least one byte.
+    fn poll_room(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Body,
+        wanted: usize,
+    ) -> Poll<Result<usize, SendError>> {
+        if self.reserved != wanted {
+            self.stream.reserve_capacity(wanted);
+            self.reserved = wanted;
+        }
+        let capacity = self.stream.capacity();
+        if capacity > 0 {
+            return Poll::Ready(Ok(capacity));
+        }
+        match self.stream.poll_capacity(cx) {
+            Poll::Ready(Some(Ok(capacity))) => Poll::Ready(Ok(capacity)),
+            Poll::Ready(_) => Poll::Ready(Err(SendError::Sink)),
+            Poll::Pending => {
+                body.poll_progress(cx);
+                self.poll_gone(cx)?;
+                Poll::Pending
+            }
+        }
     }
 
     fn send(&mut self, piece: Bytes) -> Result<(), SendError> {

@@ -149,7 +149,7 @@ impl SharedConnection {
                     return Ok((head, body));
                 }
                 let source = ResponseBody {
-                    receive: ReceiveBody::new(receive, length, None),
+                    receive: ReceiveBody::new(receive, length, None, false),
                     upload,
                     idle: Idle::default(),
                     limits,

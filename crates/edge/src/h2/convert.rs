@@ -22,8 +22,8 @@ pub fn request_head(
         Refusal { status: 400, reason }
     }
     let protocol = parts.extensions.get::<ExtendedProtocol>();
-    // CONNECT opens a WebSocket (RFC 8441). Without `:protocol` it asks for a forward proxy, and with another one for a
-    // tunnel whose content nobody here understands.
+    // CONNECT opens a WebSocket (RFC 8441); without `:protocol` it asks for a forward proxy. `h2` checks no more than that
+    // the name is UTF-8: a line end in it would write fields of its own into an HTTP/1.1 head.
     let supported = match protocol {
         None => !matches!(parts.method, Method::CONNECT | Method::TRACE),
         Some(protocol) => {
@@ -80,8 +80,9 @@ pub fn request_head(
         target: target.to_owned(),
         protocol: Protocol::Http2,
         headers: fields.finish(),
+        // A tunnel's first answer is the final one, and `h2` would send a 100 even after that.
+        expects_continue: fields_expect(&parts.headers)? && has_body && upgrade.is_none(),
         upgrade,
-        expects_continue: fields_expect(&parts.headers)? && has_body,
         accepts_trailers: fields_accept_trailers(&parts.headers),
     };
     Ok((head, length))
@@ -252,8 +253,9 @@ mod tests {
         check(Method::CONNECT, Some("WebSocket"), Ok("WebSocket"));
         check(Method::GET, None, Ok(""));
         check(Method::CONNECT, None, Err(501));
-        check(Method::CONNECT, Some("connect-udp"), Err(501));
-        check(Method::CONNECT, Some("h2c"), Err(501));
+        for bad in ["connect-udp", "h2c", "websocket\r\nX: 1", "web socket", ""] {
+            check(Method::CONNECT, Some(bad), Err(501));
+        }
         check(Method::GET, Some("websocket"), Err(501));
     }
 

@@ -211,7 +211,7 @@ async fn serve_stream(
                 BodyLength::Exact(_) if ends_here => Body::Full(Bytes::new()),
                 _ => {
                     let owes_continue = head.expects_continue.then(|| respond.clone());
-                    Body::stream(ReceiveBody::new(receive, length, owes_continue))
+                    Body::stream(ReceiveBody::new(receive, length, owes_continue, head.upgrade.is_some()))
                 }
             };
             let tunnel = head.upgrade.is_some();
