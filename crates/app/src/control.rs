@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use api::admin::{
@@ -11,16 +11,15 @@ use api::admin::{
 };
 use api::diagnostic::{Diagnostic, Severity};
 use base::time::Timestamp;
-use edge::generation::{Generation, Loader};
+use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
 use edge::telemetry::metrics::Metrics;
 use edge::telemetry::ops::{self, Health, Ops};
-use edge::tls::certificates::Expired;
-use edge::tls::{Certificates, DevelopmentAuthority, LoadError};
+use edge::tls::Certificates;
 use edge::{Edge, EdgeOptions};
-use snapshot::generation::Snapshot;
-use snapshot::{Compiled, Input, Mode};
+use snapshot::Mode;
 
+use crate::builder::{Builder, Built, cannot_start, diagnose, now, rfc3339};
 use crate::sources;
 use crate::state::{Sources, StateFolder, Stored};
 
@@ -81,117 +80,9 @@ struct Active {
     warnings: Vec<Diagnostic>,
 }
 
-/// From sources to a generation that can run: compile, then the edge's own load function.
-pub struct Builder {
-    loader: Loader,
-    authority_folder: Option<PathBuf>,
-    authority: Mutex<Option<Arc<DevelopmentAuthority>>>,
-}
-
-/// A generation with what was found on the way.
-pub struct Built {
-    /// Ready to run.
-    pub generation: Generation,
-    /// Warnings.
-    pub warnings: Vec<Diagnostic>,
-    compiled: Arc<Snapshot>,
-    places: snapshot::Places,
-}
-
-/// The wall clock.
-pub fn now() -> Timestamp {
-    Timestamp::from_unix(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
-}
-
-/// A timestamp as RFC 3339, to the second.
-pub fn rfc3339(at: Timestamp) -> String {
-    let at = i64::try_from(at.seconds()).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    at.map(|at| at.to_string()).unwrap_or_default()
-}
-
-impl Builder {
-    /// `authority_folder`: where the development authority lies or is to be made; `None` makes one in memory.
-    pub fn new(metrics: Arc<Metrics>, authority_folder: Option<PathBuf>) -> anyhow::Result<Self> {
-        Ok(Self { loader: Loader::new(metrics)?, authority_folder, authority: Mutex::default() })
-    }
-
-    /// Compiles and loads. The error holds every finding.
-    pub fn build(&self, sources: &Sources, number: u64, mode: Mode) -> Result<Built, Vec<Diagnostic>> {
-        let input = Input { file: &sources.file, text: &sources.text, tree: &sources.tree };
-        let at = now();
-        let Compiled { snapshot, mut diagnostics, places } = snapshot::compile(input, at, mode);
-        let Some(compiled) = snapshot.map(Arc::new) else { return Err(diagnostics) };
-        let development =
-            match Certificates::needs_development(&compiled).then(|| self.authority()).transpose() {
-                Ok(development) => development,
-                Err(error) => {
-                    diagnostics.push(*error);
-                    return Err(diagnostics);
-                }
-            };
-        let expired = if mode == Mode::Stored { Expired::Serve } else { Expired::Refuse };
-        match self.loader.load(compiled.clone(), number, development.as_ref(), at, expired) {
-            Ok(generation) => {
-                let found = generation.certificates.warnings().iter();
-                diagnostics.extend(found.map(|warning| diagnose(warning, Severity::Warning, &places)));
-                deduplicate(&mut diagnostics);
-                Ok(Built { generation, warnings: diagnostics, compiled, places })
-            }
-            Err(errors) => {
-                diagnostics.extend(errors.iter().map(|error| diagnose(error, Severity::Error, &places)));
-                deduplicate(&mut diagnostics);
-                Err(diagnostics)
-            }
-        }
-    }
-
-    /// The development authority, opened or made when it is first needed.
-    fn authority(&self) -> Result<Arc<DevelopmentAuthority>, Box<Diagnostic>> {
-        let mut authority = lock(&self.authority);
-        if let Some(authority) = &*authority {
-            return Ok(authority.clone());
-        }
-        let made = match &self.authority_folder {
-            Some(folder) => DevelopmentAuthority::open_or_create(folder, now()),
-            None => DevelopmentAuthority::generate(now()).and_then(|pem| {
-                DevelopmentAuthority::from_pem(pem.certificate.as_bytes(), pem.key.as_bytes())
-            }),
-        };
-        let made = made.map_err(|error| {
-            Box::new(Diagnostic {
-                severity: Severity::Error,
-                code: "development-authority".to_owned(),
-                message: format!("the development certificate authority cannot be used: {error}"),
-                location: None,
-                hint: Some(
-                    "give the site certificate files, or delete the folder `ca` in the state folder"
-                        .to_owned(),
-                ),
-            })
-        })?;
-        let name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
-        Ok(authority.insert(Arc::new(made.with_machine_name(name))).clone())
-    }
-}
-
-/// Compile and load look at certificates both; what they both found is said once.
-fn deduplicate(diagnostics: &mut Vec<Diagnostic>) {
-    let mut seen = std::collections::HashSet::new();
-    diagnostics.retain(|diagnostic| {
-        let place = diagnostic.location.as_ref().map(|place| (place.line, place.column));
-        seen.insert((diagnostic.code.clone(), place))
-    });
-}
-
-fn diagnose(error: &LoadError, severity: Severity, places: &snapshot::Places) -> Diagnostic {
-    Diagnostic {
-        severity,
-        code: error.code.to_owned(),
-        message: error.message.clone(),
-        location: Some(places.locate(&error.place)),
-        hint: Some(error.hint.clone()),
-    }
-}
+/// Warnings about what should have followed a change and did not; a reload tries again.
+const NOT_KEPT: &str = "not-kept";
+const METRICS_NOT_SERVED: &str = "metrics-not-served";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -264,7 +155,7 @@ impl Controller {
         if keep && let Err(error) = self.state.keep(generation.number, &active.sources) {
             tracing::error!(%error, "the generation is in force but could not be kept on disk");
             active.warnings.push(warning(
-                "not-kept",
+                NOT_KEPT,
                 format!("the generation in force could not be kept on disk: {error}"),
                 "make room in the state folder, then run `rempart reload`",
             ));
@@ -272,7 +163,7 @@ impl Controller {
         if let Err(error) = self.serve_metrics(generation) {
             tracing::error!(%error, "metrics are not served");
             active.warnings.push(warning(
-                "metrics-not-served",
+                METRICS_NOT_SERVED,
                 format!("metrics are not served: {error:#}"),
                 "choose another port for [metrics] listen, or \"off\"",
             ));
@@ -335,10 +226,15 @@ impl Controller {
         };
         let Built { generation, warnings, compiled, places } = built;
         if compiled.id == current.snapshot.id && active.source == source {
+            let before = std::mem::replace(&mut active.warnings, warnings);
             active.refused = None;
-            active.warnings = warnings.clone();
+            // What did not work when this generation came into force is tried again.
+            let unfinished = before.iter().any(|found| matches!(&*found.code, NOT_KEPT | METRICS_NOT_SERVED));
+            if unfinished {
+                self.came_into_force(&mut active, &current, true);
+            }
             self.builder.loader.metrics.reload_finished(true, now());
-            return outcome(true, false, Some(&current), warnings);
+            return outcome(true, false, Some(&current), active.warnings.clone());
         }
         if let Err(errors) = edge.activate(generation) {
             let errors = errors.iter().map(|error| diagnose(error, Severity::Error, &places)).collect();
@@ -535,17 +431,6 @@ fn warning(code: &str, message: String, hint: &str) -> Diagnostic {
         message,
         location: None,
         hint: Some(hint.to_owned()),
-    }
-}
-
-/// Nothing could be loaded at all.
-pub fn cannot_start(error: &anyhow::Error) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        code: "cannot-start".to_owned(),
-        message: format!("{error:#}"),
-        location: None,
-        hint: Some("allow this user more threads (`ulimit -u`), and see the program's log".to_owned()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The rempart binary: parse the command line, set up the program's own log, do what was asked.
 
 mod admin;
+mod builder;
 mod cli;
 mod control;
 mod demo;
@@ -129,7 +130,7 @@ fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<u8> 
     let built = control::read_file(Path::new(&path)).and_then(|sources| {
         let metrics = Arc::new(Metrics::new(1, Arc::new(LogCounts::default())));
         let builder =
-            control::Builder::new(metrics, None).map_err(|error| vec![control::cannot_start(&error)])?;
+            builder::Builder::new(metrics, None).map_err(|error| vec![builder::cannot_start(&error)])?;
         builder.build(&sources, 0, Mode::Fresh)
     });
     let running = match ask(&arguments.place, &Request::Outline) {

@@ -17,6 +17,10 @@ pub const HEAD_READ: usize = 8 * 1024;
 /// Read buffers of either size kept for reuse per thread.
 const POOLED_BUFFERS: usize = 64;
 
+/// Longest time and most bytes spent on reading what comes for a connection that has ended.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 512 * 1024;
+
 /// A connection's transport. One concrete type keeps the codecs from being compiled once per transport.
 pub enum Io {
     /// Plain TCP.
@@ -116,7 +120,7 @@ impl ReadBuffer {
 
     /// Drops the first `count` bytes at hand.
     pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.end);
+        self.start = self.start.saturating_add(count).min(self.end);
         if self.start == self.end {
             self.release();
         }
@@ -205,9 +209,9 @@ impl WriteBuffer {
         &mut self.bytes
     }
 
-    /// Bytes not yet written.
+    /// Bytes not yet written; what TLS holds back counts as one.
     pub fn pending(&self) -> usize {
-        self.bytes.len() - self.written
+        self.bytes.len() - self.written + usize::from(self.unflushed)
     }
 
     /// Writes everything gathered; ready when it is with the kernel.
@@ -233,9 +237,13 @@ impl WriteBuffer {
                 self.clear();
                 return Poll::Ready(Ok(0));
             }
-            let slices = [IoSlice::new(gathered), IoSlice::new(extra)];
             let length = gathered.len();
-            let count = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices))?;
+            let target = Pin::new(&mut *io);
+            let count = ready!(match (gathered, extra) {
+                (gathered, []) => target.poll_write(cx, gathered),
+                ([], extra) => target.poll_write(cx, extra),
+                _ => target.poll_write_vectored(cx, &[IoSlice::new(gathered), IoSlice::new(extra)]),
+            })?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -247,7 +255,16 @@ impl WriteBuffer {
                 }
             } else {
                 self.written += count;
+                self.compact();
             }
+        }
+    }
+
+    /// Drops what is written once it is the larger part: a peer that never quite catches up must not make this grow.
+    fn compact(&mut self) {
+        if self.written >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.written);
+            self.written = 0;
         }
     }
 
@@ -320,5 +337,83 @@ impl Idle {
     pub fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         self.timer.poll(cx, since + limit)
+    }
+}
+
+/// The end of a connection: our side is closed, and what the peer still sends is read for a moment, so that it gets to
+/// read the answer instead of a reset (RFC 9112 section 9.6).
+pub struct Linger {
+    deadline: Instant,
+    timer: Timer,
+    input: ReadBuffer,
+    discarded: usize,
+    shut: bool,
+}
+
+impl Default for Linger {
+    fn default() -> Self {
+        let (timer, input) = (Timer::default(), ReadBuffer::default());
+        Self { deadline: Instant::now() + LINGER, timer, input, discarded: 0, shut: false }
+    }
+}
+
+impl Linger {
+    /// Ready when the peer has closed too, or has had its moment.
+    pub fn poll(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<()> {
+        if !self.shut {
+            match Pin::new(&mut *io).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.shut = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+        }
+        while self.discarded < LINGER_BYTES {
+            self.input.consume(usize::MAX);
+            match self.input.poll_read(cx, io, BODY_READ) {
+                Poll::Ready(Ok(count)) if count > 0 => self.discarded += count,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.timer.poll(cx, self.deadline),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::AsyncReadExt;
+
+    #[test]
+    fn everything_can_be_consumed_wherever_it_starts() {
+        let mut buffer = ReadBuffer::default();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(buffer.poll_read(&mut cx, &mut &b"abcdef"[..], HEAD_READ).is_ready());
+        buffer.consume(2);
+        buffer.consume(usize::MAX);
+        assert!(buffer.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_backlog_that_never_empties_does_not_grow() {
+        const PIECE: usize = 16 * 1024;
+        const BACKLOG: usize = 128 * 1024;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        socket2::SockRef::from(&client).set_send_buffer_size(32 * 1024).unwrap();
+        socket2::SockRef::from(&peer).set_recv_buffer_size(32 * 1024).unwrap();
+        let (mut io, mut out, mut sink) = (Io::Tcp(client), WriteBuffer::default(), vec![0; PIECE]);
+        let mut received = 0;
+        while received < 8 * BACKLOG {
+            while out.pending() < BACKLOG {
+                out.tail().extend_from_slice(&[7; PIECE]);
+            }
+            let flushed = poll_fn(|cx| Poll::Ready(out.poll_flush(cx, &mut io))).await;
+            assert!(!matches!(flushed, Poll::Ready(Err(_))));
+            received += peer.read(&mut sink).await.unwrap();
+            assert!(out.bytes.len() <= 2 * (BACKLOG + PIECE), "{} bytes after {received}", out.bytes.len());
+        }
     }
 }

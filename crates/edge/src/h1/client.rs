@@ -94,6 +94,8 @@ pub struct ExchangeError {
     pub kind: ExchangeErrorKind,
     /// Whether a byte of a response was read.
     pub answered: bool,
+    /// Whether the origin certainly has not acted on the request: it never left, or HTTP/2 said so (RFC 9113 section 8.7).
+    pub unprocessed: bool,
     /// The request body, if nothing of it was consumed.
     pub untouched: Option<Body>,
 }
@@ -184,6 +186,7 @@ pub async fn exchange(
         Err(kind) => Err(ExchangeError {
             kind,
             answered: !exchange.connection.input.is_empty() || wait.interim > 0,
+            unprocessed: false,
             untouched: (!exchange.upload.touched).then_some(exchange.upload.body),
         }),
     }
@@ -230,7 +233,7 @@ impl ResponseWait {
         }
         // While the upload is stopped by the client, the client's own limit runs; the origin is owed nothing yet.
         let uploading = exchange.upload.state == UploadState::Going;
-        if uploading && exchange.connection.out.pending() == 0 {
+        if uploading && !exchange.upload.send.is_blocked(&exchange.connection.out) {
             exchange.idle.progress();
             return Poll::Pending;
         }

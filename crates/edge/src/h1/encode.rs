@@ -101,6 +101,11 @@ impl SendBody {
         Self { framing, owed, open_chunk: 0, ended: framing == BodyFraming::None, sent: 0 }
     }
 
+    /// Whether bytes are ready that the sink has not taken; else it waits for its source, or has ended.
+    pub fn is_blocked(&self, out: &WriteBuffer) -> bool {
+        self.open_chunk > 0 || out.pending() > 0
+    }
+
     /// The framing a body of this length gets when the peer understands chunked coding.
     pub fn framing_of(length: BodyLength) -> BodyFraming {
         match length {
@@ -167,7 +172,9 @@ impl SendBody {
             out.tail().extend_from_slice(chunk);
             chunk.len()
         } else {
-            match out.poll_write_with(cx, &mut io.borrow_mut(), chunk) {
+            // Bound before the match: what moves on below may use the same transport.
+            let written = out.poll_write_with(cx, &mut io.borrow_mut(), chunk);
+            match written {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(SendError::Sink(error))),
                 Poll::Pending => {

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use base::event::{Completion, Protocol};
 use bytes::Bytes;
@@ -16,15 +15,11 @@ use super::body::{Decoded, Decoder};
 use super::encode::{self, BodyFraming, SendBody, SendError};
 use super::parse::{self, Framing, HeadEnd, HeadLimits, ParsedRequest, Refusal};
 use crate::connection::Connection;
-use crate::io::{BODY_READ, HEAD_READ, Idle, Io, ReadBuffer, Timer, WriteBuffer};
+use crate::io::{BODY_READ, HEAD_READ, Idle, Io, Linger, ReadBuffer, Timer, WriteBuffer};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 use crate::pipeline::{self, Inform, Request, Response};
 use crate::worker::Worker;
 
-/// Longest time and most bytes spent on reading what a refused client still sends, so that it gets to read the answer
-/// instead of a reset (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 512 * 1024;
 /// A lone CR LF before a request line is skipped, as RFC 9112 section 2.2 asks; more is junk.
 const LEADING_EMPTY_LINES: u32 = 1;
 
@@ -287,11 +282,11 @@ async fn send_response(response: Response, link: &Rc<Link>, reply: Reply, limits
             Poll::Pending => {
                 // Only the client is timed here, and only while it does not take what is ready for it.
                 let now = (send.sent, out.pending());
-                if now != last || now.1 == 0 {
+                if now != last || !send.is_blocked(&out) {
                     idle.progress();
                     last = now;
                 }
-                if now.1 == 0 {
+                if !send.is_blocked(&out) {
                     return Poll::Pending;
                 }
                 idle.poll(cx, limits.write).map(|()| Completion::TimedOut)
@@ -300,6 +295,13 @@ async fn send_response(response: Response, link: &Rc<Link>, reply: Reply, limits
     })
     .await;
     trail.finish(outcome, send.sent);
+    if outcome == Completion::OriginCut {
+        // What came before the cut is the client's; how much of it the kernel takes now will do.
+        let flush = |cx: &mut Context<'_>| {
+            Poll::Ready(link.out.borrow_mut().poll_flush(cx, &mut link.io.borrow_mut()))
+        };
+        crate::ignore(poll_fn(flush).await);
+    }
     if reply.upgraded && outcome == Completion::Complete {
         // The client learns of the origin's end; whether it hears us is its own business.
         crate::ignore(poll_fn(|cx| std::pin::Pin::new(&mut *link.io.borrow_mut()).poll_shutdown(cx)).await);
@@ -328,29 +330,10 @@ async fn refuse(
 }
 
 /// Ends our side and reads on for a moment: a close with unread bytes would reset the answer away.
-async fn linger(link: &Rc<Link>, mut input: ReadBuffer) {
-    let deadline = Instant::now() + LINGER;
-    let (mut timer, mut discarded, mut shut) = (Timer::default(), 0, false);
-    poll_fn(|cx| {
-        let mut io = link.io.borrow_mut();
-        if !shut {
-            match std::pin::Pin::new(&mut *io).poll_shutdown(cx) {
-                Poll::Ready(Ok(())) => shut = true,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => {}
-            }
-        }
-        while discarded < LINGER_BYTES {
-            input.consume(usize::MAX);
-            match input.poll_read(cx, &mut *io, BODY_READ) {
-                Poll::Ready(Ok(count)) if count > 0 => discarded += count,
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return timer.poll(cx, deadline),
-            }
-        }
-        Poll::Ready(())
-    })
-    .await;
+async fn linger(link: &Rc<Link>, input: ReadBuffer) {
+    drop(input);
+    let mut linger = Linger::default();
+    poll_fn(|cx| linger.poll(cx, &mut link.io.borrow_mut())).await;
 }
 
 /// Sends interim responses on an HTTP/1.1 connection.

@@ -171,7 +171,7 @@ impl SendBody {
                     while !self.gathered.is_empty() {
                         ready!(self.poll_send(cx, body))?;
                     }
-                    return Poll::Ready(self.end(body));
+                    return Poll::Ready(if self.ended { Ok(()) } else { self.end(body) });
                 }
                 Poll::Ready(Ok(Fill::Data)) => {
                     if ready!(self.poll_data(cx, body))? {
@@ -207,7 +207,8 @@ impl SendBody {
         let left = body.chunk().len().min(WRITE_PIECE);
         if left > 0 {
             let room = ready!(self.poll_room(cx, body, left))?;
-            self.send(body.take(room.min(left)))?;
+            let piece = body.take(room.min(left));
+            self.send(cx, body, piece)?;
         }
         Poll::Ready(Ok(self.ended))
     }
@@ -220,7 +221,7 @@ impl SendBody {
         }
         let room = ready!(self.poll_room(cx, body, length))?;
         let piece = self.gathered.split_to(room.min(length)).freeze();
-        Poll::Ready(self.send(piece).map(|()| true))
+        Poll::Ready(self.send(cx, body, piece).map(|()| true))
     }
 
     /// Room in the peer's window, at least one byte.
@@ -249,26 +250,40 @@ impl SendBody {
         }
     }
 
-    fn send(&mut self, piece: Bytes) -> Result<(), SendError> {
+    fn send(&mut self, cx: &mut Context<'_>, body: &mut Body, piece: Bytes) -> Result<(), SendError> {
         let count = piece.len() as u64;
         self.reserved = 0;
         self.owed = self.owed.map(|owed| owed.saturating_sub(count));
-        self.ended = self.owed == Some(0);
         self.sent += count;
-        self.stream.send_data(piece, self.ended).map_err(|_| SendError::Sink)
+        // Asked on to its very end, the source finishes its exchange; and the last frame can say that it is the last.
+        self.ended = self.gathered.is_empty()
+            && self.is_whole()
+            && matches!(body.poll_fill(cx), Poll::Ready(Ok(Fill::End)));
+        let trailers = if self.ended { body.trailers() } else { None };
+        let last = self.ended && trailers.is_none();
+        self.stream.send_data(piece, last).map_err(|_| SendError::Sink)?;
+        trailers.map_or(Ok(()), |trailers| self.send_trailers(&trailers))
+    }
+
+    /// Whether as much was sent as announced.
+    fn is_whole(&self) -> bool {
+        self.owed.is_none_or(|owed| owed == 0)
     }
 
     fn end(&mut self, body: &mut Body) -> Result<(), SendError> {
         self.ended = true;
-        if self.owed.is_some_and(|owed| owed > 0) {
+        if !self.is_whole() {
             self.stream.send_reset(h2::Reason::INTERNAL_ERROR);
             return Err(SendError::Source(BodyError::Cut));
         }
-        let sent = match body.trailers() {
-            Some(trailers) => self.stream.send_trailers(convert::header_map(&trailers)),
-            None => self.stream.send_data(Bytes::new(), true),
-        };
-        sent.map_err(|_| SendError::Sink)
+        match body.trailers() {
+            Some(trailers) => self.send_trailers(&trailers),
+            None => self.stream.send_data(Bytes::new(), true).map_err(|_| SendError::Sink),
+        }
+    }
+
+    fn send_trailers(&mut self, trailers: &HeaderList) -> Result<(), SendError> {
+        self.stream.send_trailers(convert::header_map(trailers)).map_err(|_| SendError::Sink)
     }
 
     /// Whether the peer has reset the stream meanwhile.

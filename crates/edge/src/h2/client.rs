@@ -113,7 +113,8 @@ impl SharedConnection {
         limits: ExchangeLimits,
         inform: &mut dyn Inform,
     ) -> Result<(ResponseHead, Body), ExchangeError> {
-        let unsent = |kind, body| ExchangeError { kind, answered: false, untouched: Some(body) };
+        let unsent =
+            |kind, body| ExchangeError { kind, answered: false, unprocessed: true, untouched: Some(body) };
         let to_head = request.method() == http::Method::HEAD;
         let mut send = self.send.clone();
         if poll_fn(|cx| send.poll_ready(cx)).await.is_err() {
@@ -139,6 +140,7 @@ impl SharedConnection {
                     return Err(ExchangeError {
                         kind: ExchangeErrorKind::BadResponse,
                         answered: true,
+                        unprocessed: false,
                         untouched: None,
                     });
                 };
@@ -157,11 +159,18 @@ impl SharedConnection {
                 };
                 Ok((head, Body::stream(source)))
             }
-            Err((kind, never_processed)) => Err(ExchangeError {
-                kind,
-                answered: wait.answered && !never_processed,
-                untouched: (!upload.touched).then_some(upload.body),
-            }),
+            Err((kind, never_processed)) => {
+                if kind == ExchangeErrorKind::TimedOut {
+                    // It may be dead without a word, and every further request would wait as long.
+                    self.state.closed.set(true);
+                }
+                Err(ExchangeError {
+                    kind,
+                    answered: wait.answered && !never_processed,
+                    unprocessed: never_processed,
+                    untouched: (!upload.touched).then_some(upload.body),
+                })
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::preface::PrefaceReader;
-use crate::io::{Io, WriteBuffer};
+use crate::io::{Io, Linger, WriteBuffer};
 
 /// Gathered bytes at which `h2` is told to wait until some are written.
 const HIGH_WATER: usize = 256 * 1024;
@@ -46,6 +46,12 @@ impl Coalesce {
     /// Bytes waiting for the peer to take them.
     pub fn pending(&self) -> usize {
         self.0.borrow().out.pending()
+    }
+
+    /// Ends the connection so that the peer gets all that was written; at once when it does not take it.
+    pub fn poll_linger(&self, cx: &mut Context<'_>, linger: &mut Linger) -> Poll<()> {
+        let Shared { io, out, .. } = &mut *self.0.borrow_mut();
+        if out.pending() > 0 { Poll::Ready(()) } else { linger.poll(cx, io) }
     }
 
     /// What the client's first frames told, once.

@@ -23,7 +23,7 @@ use super::coalesce::Coalesce;
 use super::convert;
 use super::preface::PrefaceReader;
 use crate::connection::Connection;
-use crate::io::{Idle, Io, Timer};
+use crate::io::{Idle, Io, Linger, Timer};
 use crate::message::{Body, BodyError, BodyLength, ResponseHead};
 use crate::pipeline::{self, Inform, Request, Response};
 use crate::worker::Worker;
@@ -83,6 +83,11 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
             accepting: true,
         };
         poll_fn(|cx| driver.poll(cx)).await;
+        let io = driver.io.clone();
+        drop(driver);
+        // A WINDOW_UPDATE for what is still on its way would meet a closed socket and reset the rest away.
+        let mut linger = Linger::default();
+        poll_fn(|cx| io.poll_linger(cx, &mut linger)).await;
     }
 }
 
@@ -114,8 +119,9 @@ impl Driver {
             while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {
                 moved = true;
             }
-            // What the streams have just queued becomes frames here, and leaves in one write below.
-            self.poll_accept(cx);
+            // What the streams have just queued becomes frames here, and leaves in one write below. A request that comes
+            // only now has to be polled for the first time: nothing else would wake it.
+            moved |= self.poll_accept(cx);
             match self.io.poll_drain(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(true)) => continue,
@@ -133,11 +139,12 @@ impl Driver {
         self.poll_timeouts(cx)
     }
 
-    /// Takes new requests, and lets `h2` read, answer and write its frames.
-    fn poll_accept(&mut self, cx: &mut Context<'_>) {
+    /// Takes new requests, and lets `h2` read, answer and write its frames. True when there was a request.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut taken = false;
         while self.accepting {
             match self.h2.poll_accept(cx) {
-                Poll::Pending => return,
+                Poll::Pending => break,
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     if let Some(preface) = self.io.take_preface() {
                         crate::ignore(self.connection.preface.set(preface));
@@ -151,10 +158,12 @@ impl Driver {
                     );
                     // A panic in one stream resets that stream, not the connection's others.
                     self.streams.push(Box::pin(AssertUnwindSafe(stream).catch_unwind().map(|_| ())));
+                    taken = true;
                 }
                 Poll::Ready(_) => self.accepting = false,
             }
         }
+        taken
     }
 
     fn poll_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -166,7 +175,8 @@ impl Driver {
         if pending > 0 && self.write_idle.poll(cx, self.limits.write).is_ready() {
             return Poll::Ready(());
         }
-        if !self.streams.is_empty() {
+        // A response may have ended for its stream and still be on its way to a slow client.
+        if !self.streams.is_empty() || pending > 0 {
             self.quiet_since = Instant::now();
             return Poll::Pending;
         }

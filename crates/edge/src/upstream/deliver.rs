@@ -155,9 +155,11 @@ async fn attempt(
 ) -> Result<Answer, Attempt> {
     let grpc =
         delivery.head.headers.get(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
+    // Without TLS nobody says whether the origin speaks HTTP/2, but gRPC exists over nothing else.
+    let guessed = grpc && origin.origin.http == OriginHttp::Auto && origin.tls.is_none();
     let wants = Wants {
         http1: delivery.tunnel || origin.origin.http == OriginHttp::Http1,
-        http2: origin.origin.http == OriginHttp::Http2 || (grpc && origin.origin.http == OriginHttp::Auto),
+        http2: origin.origin.http == OriginHttp::Http2 || guessed,
         fresh: only_fresh,
     };
     let transport = match transport::connect(origin, wants, delivery.worker, &delivery.site.metrics).await {
@@ -215,14 +217,16 @@ async fn attempt(
             }
         }
     };
-    outcome
-        .map(|(head, body)| Answer { head, body, protocol })
-        .map_err(|error| judge(delivery, error, reused))
+    outcome.map(|(head, body)| Answer { head, body, protocol }).map_err(|error| {
+        let attempt = judge(delivery, error, reused);
+        // A visitor must not have an origin set aside by calling its request gRPC.
+        Attempt { kind: attempt.kind.filter(|_| !guessed), ..attempt }
+    })
 }
 
 /// What a failed exchange means, and whether the request may be sent again (RFC 9110 section 9.2.2).
 fn judge(delivery: &Delivery<'_>, error: ExchangeError, reused: bool) -> Attempt {
-    let ExchangeError { kind, answered, untouched } = error;
+    let ExchangeError { kind, answered, unprocessed, untouched } = error;
     let (failure, health) = match kind {
         ExchangeErrorKind::Client(BodyError::TooLarge) => (Failure::BodyTooLarge, None),
         ExchangeErrorKind::Client(BodyError::TimedOut) => (Failure::BodyTimeout, None),
@@ -233,8 +237,8 @@ fn judge(delivery: &Delivery<'_>, error: ExchangeError, reused: bool) -> Attempt
         ExchangeErrorKind::BadResponse => (Failure::OriginBadResponse, Some(FailureKind::Protocol)),
     };
     let closed = kind == ExchangeErrorKind::Closed && !answered;
-    let idempotent = is_idempotent(&delivery.head.method) && !delivery.tunnel;
-    let again = untouched.filter(|_| closed && idempotent);
+    let harmless = unprocessed || (is_idempotent(&delivery.head.method) && !delivery.tunnel);
+    let again = untouched.filter(|_| closed && harmless);
     let stale = closed && reused;
     Attempt { failure, stale: stale && again.is_some(), again, kind: health.filter(|_| !stale) }
 }

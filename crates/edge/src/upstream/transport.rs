@@ -44,7 +44,9 @@ pub async fn connect(
     worker: &Rc<Worker>,
     metrics: &SiteMetrics,
 ) -> Result<Transport, Failure> {
+    // Without TLS only those who ask for HTTP/2 get it: the connection may be there on a guess.
     if !wants.http1
+        && (wants.http2 || origin.tls.is_some())
         && let Some(shared) = worker.pools.shared(origin.pool)
     {
         metrics.origin_connection(worker.thread(), origin.index, Source::Reused);
