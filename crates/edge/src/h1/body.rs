@@ -290,6 +290,15 @@ mod tests {
     }
 
     #[test]
+    fn extensions_do_not_outweigh_the_content() {
+        let chunk = format!("1;{}\r\nx\r\n", "a".repeat(1000));
+        let fits = format!("{}0\r\n\r\n", chunk.repeat(16));
+        assert_eq!(decode(Framing::Chunked, fits.as_bytes(), 4096).unwrap().0, vec![b'x'; 16]);
+        let too_many = format!("{}0\r\n\r\n", chunk.repeat(17));
+        assert_eq!(decode(Framing::Chunked, too_many.as_bytes(), 4096), Err(BodyError::Framing));
+    }
+
+    #[test]
     fn cut_bodies_are_cut() {
         assert_eq!(decode(Framing::Length(9), b"hello", 2), Err(BodyError::Cut));
         assert_eq!(decode(Framing::Chunked, b"5\r\nhello\r\n", 2), Err(BodyError::Cut));

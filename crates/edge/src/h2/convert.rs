@@ -22,8 +22,8 @@ pub fn request_head(
         Refusal { status: 400, reason }
     }
     let protocol = parts.extensions.get::<ExtendedProtocol>();
-    // CONNECT opens a WebSocket (RFC 8441). Without `:protocol` it asks for a forward proxy, and with another one for a
-    // tunnel whose content nobody here understands.
+    // CONNECT opens a WebSocket (RFC 8441); without `:protocol` it asks for a forward proxy. `h2` checks no more than that
+    // the name is UTF-8: a line end in it would write fields of its own into an HTTP/1.1 head.
     let supported = match protocol {
         None => !matches!(parts.method, Method::CONNECT | Method::TRACE),
         Some(protocol) => {
@@ -32,10 +32,6 @@ pub fn request_head(
     };
     if !supported {
         return Err(METHOD_NOT_SUPPORTED);
-    }
-    // `h2` checks that it is UTF-8 and no more: a line end in it would write fields of its own into an HTTP/1.1 head.
-    if protocol.is_some_and(|protocol| !syntax::is_tunnel_protocol(protocol.as_str().as_bytes())) {
-        return Err(Refusal { status: 501, reason: "method_not_supported" });
     }
     let upgrade = protocol.map(|protocol| Box::from(protocol.as_str()));
     let authority = parts.uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
@@ -49,6 +45,10 @@ pub fn request_head(
     };
     if !syntax::is_authority(authority) {
         return Err(bad("missing_host"));
+    }
+    // Another scheme names another resource, which this server does not have (RFC 9110 section 7.4).
+    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(bad("bad_target"));
     }
     let target = match parts.uri.path_and_query().map(|target| target.as_str()) {
         None | Some("") => "/",
@@ -233,29 +233,48 @@ pub fn response_head(
 mod tests {
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { bytes: 8192, fields: 32, target: 1024 };
-
-    fn connect(protocol: &'static str) -> Result<(RequestHead, BodyLength), Refusal> {
-        let mut request = http::Request::connect("https://a.test/chat").body(()).unwrap();
-        request.extensions_mut().insert(ExtendedProtocol::from_static(protocol));
-        request_head(request.into_parts().0, false, &LIMITS)
-    }
+    const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 8, target: 64 };
 
     #[test]
-    fn extended_connect_cannot_write_fields() {
-        assert_eq!(connect("websocket").unwrap().0.upgrade.as_deref(), Some("websocket"));
-        for bad in ["websocket\r\nX: 1", "web socket", "", "h2c"] {
-            assert_eq!(connect(bad).unwrap_err().status, 501, "{bad:?}");
+    fn extended_connect_opens_websockets_and_nothing_else() {
+        let check = |method: Method, protocol: Option<&'static str>, expected: Result<&str, u16>| {
+            let mut request = http::Request::builder().method(method).uri("https://a/chat").body(()).unwrap();
+            if let Some(protocol) = protocol {
+                request.extensions_mut().insert(ExtendedProtocol::from_static(protocol));
+            }
+            let read = request_head(request.into_parts().0, false, &LIMITS);
+            let seen = read.map(|(head, _)| {
+                assert_eq!(head.method, Method::GET);
+                head.upgrade.unwrap_or_default()
+            });
+            assert_eq!(seen.map_err(|refusal| refusal.status), expected.map(Box::from), "{protocol:?}");
+        };
+        check(Method::CONNECT, Some("websocket"), Ok("websocket"));
+        check(Method::CONNECT, Some("WebSocket"), Ok("WebSocket"));
+        check(Method::GET, None, Ok(""));
+        check(Method::CONNECT, None, Err(501));
+        for bad in ["connect-udp", "h2c", "websocket\r\nX: 1", "web socket", ""] {
+            check(Method::CONNECT, Some(bad), Err(501));
         }
+        check(Method::GET, Some("websocket"), Err(501));
     }
 
     #[test]
-    fn trailers_cannot_frame() {
+    fn forbidden_trailers_are_left_out() {
         let mut map = HeaderMap::new();
-        map.insert("grpc-status", HeaderValue::from_static("0"));
-        map.insert("content-length", HeaderValue::from_static("7"));
-        map.insert("transfer-encoding", HeaderValue::from_static("chunked"));
-        let list = trailers(&map);
-        assert_eq!(list.iter().collect::<Vec<_>>(), [(&b"grpc-status"[..], &b"0"[..])]);
+        for (name, value) in [
+            ("grpc-status", "0"),
+            ("transfer-encoding", "chunked"),
+            ("host", "b"),
+            ("x", " 1 "),
+            ("cookie", "c"),
+        ] {
+            map.append(name, HeaderValue::from_static(value));
+        }
+        let kept = trailers(&map);
+        assert_eq!(
+            kept.iter().collect::<Vec<_>>(),
+            [(&b"grpc-status"[..], &b"0"[..]), (&b"x"[..], &b"1"[..])]
+        );
     }
 }
