@@ -49,7 +49,7 @@ impl Origin {
     fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
-            Self::Text { .. } => "command line".to_owned(),
+            Self::Text { .. } => COMMAND_LINE.to_owned(),
         }
     }
 }
@@ -80,6 +80,8 @@ struct Active {
     warnings: Vec<Diagnostic>,
 }
 
+/// Name of a configuration that came from options.
+const COMMAND_LINE: &str = "command line";
 /// Warnings about what should have followed a change and did not; a reload tries again.
 const NOT_KEPT: &str = "not-kept";
 const METRICS_NOT_SERVED: &str = "metrics-not-served";
@@ -414,7 +416,8 @@ fn last_good(
     counts: &Arc<LogCounts>,
     cores: usize,
 ) -> Option<(Stored, Started)> {
-    for stored in state.stored() {
+    // What was once made from options is nothing a file can fall back to.
+    for stored in state.stored().into_iter().filter(|stored| stored.sources.file != COMMAND_LINE) {
         let started = builder
             .build(&stored.sources, stored.number, Mode::Stored)
             .and_then(|built| start_edge(built, metrics.clone(), counts.clone(), cores));
