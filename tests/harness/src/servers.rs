@@ -59,10 +59,10 @@ impl Server {
         // The worker must be able to read the folder of a test that runs as root.
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         command.arg("-c").arg(&file).arg("-p").arg(folder.path());
-        command.args(["-e", "stderr", "-g", &format!("daemon off; {user}")]);
+        command.args(["-e", "stderr", "-g", &format!("daemon off; master_process off; {user}")]);
         let process = Process::start("nginx", &mut command);
-        // Sockets are bound before the workers are started, so from here on connections wait instead of failing.
-        let ready = process.stderr.wait_for(|line| line.contains("start worker processes"));
+        // Sockets are bound before the limits are told, so from here on connections wait instead of failing.
+        let ready = process.stderr.wait_for(|line| line.contains("getrlimit"));
         assert!(ready.is_some(), "nginx does not start:\n{}", process.stderr.text());
         Self { address: SocketAddr::from(([127, 0, 0, 1], port)), process, folder }
     }
