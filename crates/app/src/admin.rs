@@ -22,6 +22,8 @@ const EXCHANGE: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 16;
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Largest answer read, in bytes.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
@@ -48,7 +50,11 @@ pub fn serve(
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         let open = Arc::new(AtomicUsize::new(0));
         for stream in listener.incoming() {
-            let Ok(stream) = stream else { continue };
+            let Ok(stream) = stream else {
+                // Most likely for want of file descriptors; trying on at once would take a whole core.
+                std::thread::sleep(ACCEPT_PAUSE);
+                continue;
+            };
             if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
                 continue;
             }

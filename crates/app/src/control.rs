@@ -49,7 +49,7 @@ impl Origin {
     fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
-            Self::Text { .. } => "command line".to_owned(),
+            Self::Text { .. } => COMMAND_LINE.to_owned(),
         }
     }
 }
@@ -80,6 +80,8 @@ struct Active {
     warnings: Vec<Diagnostic>,
 }
 
+/// Name of a configuration that came from options.
+const COMMAND_LINE: &str = "command line";
 /// Warnings about what should have followed a change and did not; a reload tries again.
 const NOT_KEPT: &str = "not-kept";
 const METRICS_NOT_SERVED: &str = "metrics-not-served";
@@ -180,7 +182,7 @@ impl Controller {
 
     /// Reads the configuration again and puts it in force if it is good; else everything stays as it is.
     pub fn reload(&self) -> ReloadOutcome {
-        self.change(read_sources(&self.origin), self.origin.source())
+        self.change(|_| (read_sources(&self.origin), self.origin.source()))
     }
 
     /// Opens, moves or closes the metrics listener.
@@ -201,20 +203,23 @@ impl Controller {
 
     /// Takes changed certificate files into the configuration in force, whatever the configuration file says meanwhile.
     pub fn refresh_files(&self) -> ReloadOutcome {
-        let (sources, source) = {
-            let active = self.lock_active();
-            (sources::gather(&active.sources.file, active.sources.text.clone()), active.source)
-        };
-        self.change(Ok(sources), source)
+        self.change(|active| {
+            (Ok(sources::gather(&active.sources.file, active.sources.text.clone())), active.source)
+        })
     }
 
-    fn change(&self, sources: Result<Sources, Vec<Diagnostic>>, source: GenerationSource) -> ReloadOutcome {
+    /// One change at a time, reading included: what was read before another change must not undo it.
+    fn change(
+        &self,
+        read: impl FnOnce(&Active) -> (Result<Sources, Vec<Diagnostic>>, GenerationSource),
+    ) -> ReloadOutcome {
         let mut active = self.lock_active();
         let edge = lock(&self.edge);
         let Some(edge) = &*edge else {
             return outcome(false, false, None, vec![draining()]);
         };
         let number = active.highest + 1;
+        let (sources, source) = read(&active);
         let built = sources.and_then(|sources| {
             let built = self.builder.build(&sources, number, Mode::Fresh)?;
             Ok((sources, built))
@@ -228,6 +233,8 @@ impl Controller {
         if compiled.id == current.snapshot.id && active.source == source {
             let before = std::mem::replace(&mut active.warnings, warnings);
             active.refused = None;
+            // A comment may have changed: this text is the one to compare the file with.
+            active.sources = sources;
             // What did not work when this generation came into force is tried again.
             let unfinished = before.iter().any(|found| matches!(&*found.code, NOT_KEPT | METRICS_NOT_SERVED));
             if unfinished {
@@ -409,7 +416,8 @@ fn last_good(
     counts: &Arc<LogCounts>,
     cores: usize,
 ) -> Option<(Stored, Started)> {
-    for stored in state.stored() {
+    // What was once made from options is nothing a file can fall back to.
+    for stored in state.stored().into_iter().filter(|stored| stored.sources.file != COMMAND_LINE) {
         let started = builder
             .build(&stored.sources, stored.number, Mode::Stored)
             .and_then(|built| start_edge(built, metrics.clone(), counts.clone(), cores));

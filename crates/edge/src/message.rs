@@ -123,6 +123,13 @@ pub struct RequestHead {
     pub accepts_trailers: bool,
 }
 
+impl RequestHead {
+    /// Whether this is a gRPC call, whose two bodies may be silent for long while the call goes on.
+    pub fn is_grpc(&self) -> bool {
+        self.headers.get(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
+    }
+}
+
 /// A response head.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {

@@ -86,7 +86,7 @@ pub async fn serve(
     {
         return fail(Failure::BodyTooLarge, Some(&head), compatibility, trail);
     }
-    let (body, body_failure) = limit_body(body, tunnel, site, &mut trail);
+    let (body, body_failure) = limit_body(body, tunnel, &head, site, &mut trail);
     let visit = Visit {
         client: &client,
         peer: canonical(connection.peer.ip()),
@@ -140,14 +140,21 @@ fn find_site<'a>(generation: &'a Generation, authority: &str) -> Option<&'a Site
 type BodyFailure = Option<Rc<Cell<Option<BodyError>>>>;
 
 /// Puts the site's limits around a streamed body. A tunnel has limits of its own.
-fn limit_body(body: Body, tunnel: bool, site: &SiteRuntime, trail: &mut Trail) -> (Body, BodyFailure) {
+fn limit_body(
+    body: Body,
+    tunnel: bool,
+    head: &RequestHead,
+    site: &SiteRuntime,
+    trail: &mut Trail,
+) -> (Body, BodyFailure) {
     if tunnel || !matches!(body, Body::Stream(_)) {
         return (body, None);
     }
     let (received, failure) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
     trail.count_received(received.clone());
     let limits = &site.site.limits;
-    let limited = LimitedBody::new(body, limits.body_bytes, limits.body, received, failure.clone());
+    let pause = if head.is_grpc() { limits.body.max(limits.tunnel) } else { limits.body };
+    let limited = LimitedBody::new(body, limits.body_bytes, pause, received, failure.clone());
     (Body::stream(limited), Some(failure))
 }
 

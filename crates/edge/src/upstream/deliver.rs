@@ -153,8 +153,7 @@ async fn attempt(
     trail: &Trail,
     inform: &mut dyn Inform,
 ) -> Result<Answer, Attempt> {
-    let grpc =
-        delivery.head.headers.get(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
+    let grpc = delivery.head.is_grpc();
     // Without TLS nobody says whether the origin speaks HTTP/2, but gRPC exists over nothing else.
     let guessed = grpc && origin.origin.http == OriginHttp::Auto && origin.tls.is_none();
     let wants = Wants {
@@ -175,11 +174,12 @@ async fn attempt(
             return Err(Attempt { failure, again: Some(body), stale: false, kind });
         }
     };
-    let timeouts = origin.origin.timeouts;
+    let (timeouts, tunnel) = (origin.origin.timeouts, delivery.site.site.limits.tunnel);
     let limits = ExchangeLimits {
         response: timeouts.response,
-        idle: timeouts.idle,
-        tunnel: delivery.site.site.limits.tunnel,
+        // The two sides of a gRPC stream may be silent for as long as those of any other tunnel.
+        idle: if grpc { timeouts.idle.max(tunnel) } else { timeouts.idle },
+        tunnel,
     };
     let (outcome, reused, protocol) = match transport {
         Transport::Http1(connection) => {
