@@ -80,8 +80,8 @@ pub enum HeadEnd {
 
 /// Looks for the empty line that ends a head. `from` is how far an earlier call on the same bytes has looked.
 pub fn find_head_end(bytes: &[u8], from: usize) -> HeadEnd {
-    // Step back over a possibly split CR LF CR LF.
-    let mut at = from.saturating_sub(3);
+    // A line feed is judged by what lies before it, so no byte is looked at twice.
+    let mut at = from;
     while let Some(offset) = memchr::memchr(b'\n', bytes.get(at..).unwrap_or_default()) {
         let line_feed = at + offset;
         let before = bytes.get(..line_feed).unwrap_or_default();
