@@ -193,7 +193,7 @@ async fn exchange(
     limits: &ConnectionLimits,
 ) -> Again {
     let ParsedRequest { mut head, framing, keep_alive } = parsed;
-    if framing != Framing::None {
+    if !matches!(framing, Framing::None | Framing::Length(0)) {
         head.upgrade = None;
     }
     let tunnel = head.upgrade.is_some();
