@@ -296,7 +296,7 @@ fn preserve() -> String {
 }
 
 fn idle_connections() -> usize {
-    32
+    128
 }
 
 /// HTTP version spoken with the origin.
