@@ -303,11 +303,6 @@ impl Timer {
         }
         Poll::Pending
     }
-
-    /// Drops the runtime's timer, for connections that go idle without a deadline.
-    pub fn rest(&mut self) {
-        self.sleep = None;
-    }
 }
 
 trait PollElapsed {

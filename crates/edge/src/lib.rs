@@ -26,8 +26,5 @@ pub mod worker;
 
 pub use edge::{Activation, BoundListener, Edge, EdgeOptions};
 
-/// Three letters where Cloudflare names the data centre. Sites get names of their own with the fleet.
-const CLOUDFLARE_PLACE: &str = "RMP";
-
 /// Lets a result go on purpose; a comment at the call says why.
 pub(crate) fn ignore<T>(_: T) {}

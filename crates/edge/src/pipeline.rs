@@ -12,6 +12,7 @@ use snapshot::generation::Compatibility;
 use crate::body_limit::LimitedBody;
 use crate::connection::Connection;
 use crate::failure::Failure;
+use crate::forwarded::cloudflare::DEFAULT_PLACE;
 use crate::forwarded::{self, Scheme, Visit};
 use crate::generation::{Generation, SiteRuntime};
 use crate::h1::parse::Refusal;
@@ -222,11 +223,9 @@ fn identify(response: &mut Response, compatibility: Compatibility) {
     let headers = &mut response.head.headers;
     headers.remove(b"rempart-request-id");
     headers.push("Rempart-Request-Id", id.as_str());
-    if compatibility == Compatibility::Cloudflare
-        && let Some(place) = forwarded::cloudflare::Place::new(crate::CLOUDFLARE_PLACE)
-    {
+    if compatibility == Compatibility::Cloudflare {
         headers.remove(b"cf-ray");
-        headers.push("CF-Ray", forwarded::cloudflare::ray(&id, place));
+        headers.push("CF-Ray", forwarded::cloudflare::ray(&id, DEFAULT_PLACE));
     }
 }
 

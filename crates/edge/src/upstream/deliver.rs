@@ -13,6 +13,7 @@ use super::health::{FailureKind, InFlight, Outcome};
 use super::pool;
 use super::transport::{self, Transport, Wants};
 use crate::failure::Failure;
+use crate::forwarded::cloudflare::DEFAULT_PLACE;
 use crate::forwarded::{self, Visit};
 use crate::generation::{OriginRuntime, SiteRuntime};
 use crate::h1::client::{ExchangeError, ExchangeErrorKind, ExchangeLimits, Outgoing};
@@ -303,9 +304,7 @@ fn outgoing_fields(
         let client = delivery.visit.client;
         emit(b"CF-Connecting-IP", forwarded::cloudflare::connecting_ip(client.address).as_bytes());
         emit(b"CF-Visitor", forwarded::cloudflare::visitor(delivery.visit.client_scheme()).as_bytes());
-        if let Some(place) = forwarded::cloudflare::Place::new(crate::CLOUDFLARE_PLACE) {
-            emit(b"CF-Ray", forwarded::cloudflare::ray(&id, place).as_bytes());
-        }
+        emit(b"CF-Ray", forwarded::cloudflare::ray(&id, DEFAULT_PLACE).as_bytes());
     }
 }
 
