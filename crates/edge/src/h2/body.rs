@@ -12,7 +12,7 @@ use super::server::Respond;
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 
 /// Bytes asked of the flow-control window for one DATA write.
-const WRITE_PIECE: usize = 64 * 1024;
+const WRITE_PIECE: usize = 16 * 1024;
 /// Pieces smaller than this are gathered into frames of about this size.
 const GATHER: usize = 4 * 1024;
 /// How long a finished tunnel waits for the client to end its side too, before the stream is reset.

@@ -14,7 +14,7 @@ use super::preface::PrefaceReader;
 use crate::io::{Io, Linger, WriteBuffer};
 
 /// Gathered bytes at which `h2` is told to wait until some are written.
-const HIGH_WATER: usize = 256 * 1024;
+const HIGH_WATER: usize = 64 * 1024;
 
 /// The transport and what waits to be written to it. The connection task holds one handle, `h2` the other.
 pub struct Shared {
