@@ -1,8 +1,12 @@
 //! Requests and answers of the admin socket. One JSON object per line each way; one request per connection.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
+use crate::certificates::CertificateStatus;
 use crate::diagnostic::Diagnostic;
+use crate::process::Supervision;
 
 /// Longest request line the socket reads, in bytes.
 pub const MAX_REQUEST_BYTES: u64 = 64 * 1024;
@@ -19,6 +23,22 @@ pub enum Request {
     Outline,
     /// Finish requests in flight, then end the process.
     Stop,
+    /// Replace the edge, and then the supervisor, by another binary; back to this one when it does not serve well.
+    Upgrade {
+        /// The binary; `None` is the file this one was started from.
+        binary: Option<PathBuf>,
+        /// Seconds the new one is watched before the old one ends.
+        bake_seconds: Option<u64>,
+    },
+    /// The certificates, their expiry and next renewal.
+    Certificates,
+    /// Renew (or revoke) certificates of these names now.
+    Certificate {
+        /// Revoke instead of renew.
+        revoke: bool,
+        /// The names.
+        names: Vec<String>,
+    },
 }
 
 /// The answer to a `Request`.
@@ -38,6 +58,15 @@ pub enum Answer {
     },
     /// To `Stop`: draining has begun.
     Stopping,
+    /// To `Upgrade`.
+    Upgrade(UpgradeOutcome),
+    /// To `Certificates`.
+    Certificates {
+        /// All of them.
+        certificates: Vec<CertificateStatus>,
+    },
+    /// Done.
+    Done,
     /// The request was not understood or not allowed.
     Refused {
         /// Why, for a person.
@@ -60,13 +89,80 @@ pub struct ReloadOutcome {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// Outcome of an upgrade.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpgradeOutcome {
+    /// Whether the new binary serves now.
+    pub upgraded: bool,
+    /// Version before.
+    pub from: String,
+    /// Version of the new binary, when it got far enough to tell.
+    pub to: Option<String>,
+    /// Why it was taken back.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// What it does.
+    pub role: ProcessRole,
+    /// Process id.
+    pub pid: u32,
+    /// Version of its binary.
+    pub version: String,
+    /// Seconds since it was started.
+    pub uptime_seconds: u64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessRole {
+    /// Starts, watches and replaces the others.
+    Supervisor,
+    /// Serves.
+    Edge,
+    /// Has the generation in force loaded, and waits to take over.
+    Standby,
+    /// Tries a generation before it comes into force.
+    Taster,
+    /// Served before, and finishes what it has.
+    Draining,
+    /// Gets and renews certificates.
+    Keeper,
+}
+
+/// What an edge process tells of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EdgeStatus {
+    /// What an operator should know: log lines dropped.
+    pub warnings: Vec<String>,
+    /// Where metrics are served.
+    pub metrics: Option<String>,
+    /// Sites and their origins.
+    pub sites: Vec<SiteStatus>,
+    /// Certificates of the sites.
+    pub certificates: Vec<CertificateStatus>,
+    /// Requests finished since start.
+    pub requests: u64,
+    /// Client connections open now.
+    pub connections: u64,
+}
+
 /// State of a running Rempart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the binary.
     pub version: String,
-    /// Process id.
+    /// Process id of the supervisor.
     pub pid: u32,
+    /// Every process of this Rempart.
+    pub processes: Vec<ProcessStatus>,
+    /// What has happened to them.
+    pub supervision: Supervision,
     /// Seconds since start.
     pub uptime_seconds: u64,
     /// Number of the generation in force; grows by one with every change.
@@ -105,8 +201,10 @@ pub enum GenerationSource {
     CommandLine,
     /// The built-in demo.
     Demo,
-    /// The last good generation on disk, because the configuration could not be used at start.
+    /// A last good generation on disk, because the configuration could not be used or its generation crashed.
     LastGood,
+    /// What is compiled in: no generation could be used, and every request gets 503.
+    Defaults,
 }
 
 /// A configuration that was not taken.

@@ -1,4 +1,6 @@
-//! Wire types of the admin socket: one JSON object per line each way, and the diagnostics they carry.
+//! Wire types: the admin socket, the channel between supervisor and children, and the diagnostics they carry.
 
 pub mod admin;
+pub mod certificates;
 pub mod diagnostic;
+pub mod process;

@@ -1,15 +1,13 @@
-//! The edge as a whole: its threads, its listening sockets, and how a new generation comes into force.
+//! The edge as a whole: its threads, the sockets it was given, and how a new generation comes into force.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use snapshot::generation::{Listener, Snapshot};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
 use crate::generation::Generation;
@@ -18,8 +16,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::LoadError;
 use crate::worker::{self, Command, Shared};
 
-/// Connections the kernel holds for a socket until they are accepted.
-const BACKLOG: i32 = 4096;
 /// Commands waiting for one edge thread; a reload sends a handful.
 const COMMANDS: usize = 1024;
 /// How long a removed listener may take to be closed by all threads.
@@ -45,7 +41,6 @@ pub struct Edge {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
     bound: Mutex<Vec<BoundListener>>,
-    next_listener: AtomicU64,
 }
 
 struct Thread {
@@ -53,7 +48,7 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
-/// A listener in force.
+/// A listener an edge accepts on. Its sockets were opened by the supervisor, which keeps them open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundListener {
     /// Names it towards the threads.
@@ -66,22 +61,21 @@ pub struct BoundListener {
     pub tls: bool,
 }
 
-/// What an activation did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Activation {
-    /// Listeners that came.
-    pub added: usize,
-    /// Listeners that went.
-    pub removed: usize,
+/// A listener to accept on, with its sockets when they are new to this process.
+#[derive(Debug)]
+pub struct ListenerSet {
+    /// Which.
+    pub listener: BoundListener,
+    /// Listening, non-blocking sockets; ignored when a listener of this id is held already.
+    pub sockets: Vec<TcpListener>,
 }
 
 impl Edge {
-    /// Starts the threads and puts the first generation in force. Fails, without leaving a socket open, when an address
-    /// cannot be listened on or a thread not be started.
-    pub fn start(options: EdgeOptions, first: Generation) -> Result<Self, Vec<LoadError>> {
+    /// Starts the threads with the first generation. It accepts nowhere until `activate`.
+    pub fn start(options: EdgeOptions, first: Generation) -> Result<Self, LoadError> {
         let first = Arc::new(first);
         let shared = Arc::new(Shared {
-            current: Arc::new(ArcSwap::new(first.clone())),
+            current: Arc::new(ArcSwap::new(first)),
             metrics: options.metrics,
             connections: 0.into(),
             active: 0.into(),
@@ -95,58 +89,64 @@ impl Edge {
             let handle = std::thread::Builder::new()
                 .name(format!("edge-{index}"))
                 .spawn(move || worker::run(index, shared, log, seed, received))
-                .map_err(|error| vec![thread_error(&error)])?;
+                .map_err(|error| thread_error(&error))?;
             threads.push(Thread { commands, handle });
         }
-        let edge = Self { shared, threads, bound: Mutex::default(), next_listener: 0.into() };
-        edge.activate_shared(first)?;
-        Ok(edge)
+        Ok(Self { shared, threads, bound: Mutex::default() })
     }
 
-    /// Puts a generation in force: new sockets are bound first, and when one cannot be, nothing has changed.
+    /// Puts a generation in force (`None` keeps the one that is) and accepts on these listeners and no others.
     ///
-    /// Connections that are open stay open, on listeners that go as well.
-    pub fn activate(&self, generation: Generation) -> Result<Activation, Vec<LoadError>> {
-        self.activate_shared(Arc::new(generation))
-    }
-
-    fn activate_shared(&self, generation: Arc<Generation>) -> Result<Activation, Vec<LoadError>> {
+    /// Connections that are open stay open, on listeners that go as well. A listener that goes takes what is in its
+    /// backlog before its sockets are closed here.
+    pub fn activate(&self, generation: Option<Arc<Generation>>, listeners: Vec<ListenerSet>) {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        let (plan, gone) = plan(&generation.snapshot.listeners, &bound);
-        let fresh = self.bind_new(&generation.snapshot, &plan, &bound)?;
-        self.shared.current.store(generation.clone());
-
-        let (added, removed) = (fresh.len(), gone.len());
-        let mut fresh = fresh.into_iter();
-        let mut next = Vec::with_capacity(plan.len());
-        for (listener, old) in generation.snapshot.listeners.iter().zip(plan) {
-            match old {
-                Some(mut old) => {
-                    if old.tls != listener.tls {
-                        old.tls = listener.tls;
-                        self.tell(|| Command::SetTls { id: old.id, tls: listener.tls });
-                    }
-                    next.push(old);
-                }
-                None => next.extend(fresh.next().map(|fresh| self.hand_out(fresh))),
-            }
+        if let Some(generation) = generation {
+            self.shared.current.store(generation);
         }
+        let mut next = Vec::with_capacity(listeners.len());
+        for ListenerSet { listener, sockets } in listeners {
+            match bound.iter().find(|held| held.id == listener.id) {
+                None => self.hand_out(&listener, sockets),
+                Some(held) if held.tls != listener.tls => {
+                    self.tell(|| Command::SetTls { id: listener.id, tls: listener.tls });
+                }
+                Some(_) => {}
+            }
+            next.push(listener);
+        }
+        let gone: Vec<_> =
+            bound.iter().filter(|held| !next.iter().any(|kept| kept.id == held.id)).cloned().collect();
         *bound = next;
         self.unlisten(&gone);
-        Ok(Activation { added, removed })
     }
 
-    /// Gives each thread its socket of a new listener.
-    fn hand_out(&self, fresh: Bound) -> BoundListener {
-        let Bound { listener, sockets } = fresh;
-        for (thread, socket) in self.threads.iter().zip(sockets) {
-            let BoundListener { id, configured, tls, .. } = listener;
-            send(thread, Command::Listen { id, configured, socket, tls });
+    /// Gives each thread its share of a new listener's sockets: one each when there are as many, several where there
+    /// are more, and a copy of the same one where there are fewer, so that every socket always has an acceptor.
+    fn hand_out(&self, listener: &BoundListener, sockets: Vec<TcpListener>) {
+        let (threads, given) = (self.threads.len(), sockets.len());
+        if given == 0 || threads == 0 {
+            tracing::error!(address = %listener.address, "a listener came without sockets");
+            return;
         }
-        listener
+        for extra in given..threads {
+            let copy = sockets.get(extra % given).map(TcpListener::try_clone);
+            let thread = self.threads.get(extra);
+            match copy.zip(thread) {
+                Some((Ok(socket), thread)) => send(thread, listen(listener, socket)),
+                // The thread then has no share of this listener; the others accept for it.
+                Some((Err(error), _)) => tracing::warn!(%error, "a listening socket could not be shared"),
+                None => {}
+            }
+        }
+        for (index, socket) in sockets.into_iter().enumerate() {
+            if let Some(thread) = self.threads.get(index % threads) {
+                send(thread, listen(listener, socket));
+            }
+        }
     }
 
-    /// Closes listeners and waits until every thread has, so that the same address can be bound again at once.
+    /// Closes listeners and waits until every thread has, so that nothing is left in a backlog.
     fn unlisten(&self, gone: &[BoundListener]) {
         let (done, finished) = std::sync::mpsc::channel();
         for listener in gone {
@@ -158,22 +158,9 @@ impl Edge {
         while finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
     }
 
-    fn bind_new(
-        &self,
-        snapshot: &Snapshot,
-        plan: &[Option<BoundListener>],
-        bound: &[BoundListener],
-    ) -> Result<Vec<Bound>, Vec<LoadError>> {
-        let (mut fresh, mut errors) = (Vec::new(), Vec::new());
-        for (listener, _) in snapshot.listeners.iter().zip(plan).filter(|(_, old)| old.is_none()) {
-            let ours = bound.iter().any(|old| old.address.port() == listener.address.port());
-            let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
-            match bind(id, listener, &snapshot.listeners, self.threads.len(), ours) {
-                Ok(listener) => fresh.push(listener),
-                Err(error) => errors.push(bind_error(listener, &error)),
-            }
-        }
-        if errors.is_empty() { Ok(fresh) } else { Err(errors) }
+    /// Stops accepting on every listener and keeps every connection, so that a successor gets the new ones.
+    pub fn pause(&self) {
+        self.activate(None, Vec::new());
     }
 
     fn tell(&self, command: impl Fn() -> Command) {
@@ -233,86 +220,8 @@ fn send(thread: &Thread, command: Command) {
     }
 }
 
-/// For each listener wanted the one that is bound already, and those nobody wants any more. The same address can be
-/// wanted several times when its port is 0.
-fn plan(wanted: &[Listener], bound: &[BoundListener]) -> (Vec<Option<BoundListener>>, Vec<BoundListener>) {
-    let mut left = bound.to_vec();
-    let mut take = |listener: &Listener| {
-        let same = |old: &BoundListener| old.configured == listener.address;
-        let alike = left.iter().position(|old| same(old) && old.tls == listener.tls);
-        let found = alike.or_else(|| left.iter().position(same))?;
-        Some(left.remove(found))
-    };
-    let plan = wanted.iter().map(&mut take).collect();
-    (plan, left)
-}
-
-/// A listener bound and not yet handed out.
-struct Bound {
-    listener: BoundListener,
-    sockets: Vec<TcpListener>,
-}
-
-/// One socket per thread on the same address; the kernel spreads connections over them.
-///
-/// `ours`: this process has the port on another address already, and may be giving it up.
-fn bind(id: u64, listener: &Listener, all: &[Listener], threads: usize, ours: bool) -> io::Result<Bound> {
-    let configured = listener.address;
-    // `[::]` takes IPv4 too, unless somebody else on the list wants that port on IPv4.
-    let only_v6 =
-        all.iter().any(|other| other.address.is_ipv4() && other.address.port() == configured.port());
-    if configured.port() != 0 && !ours {
-        // Sockets that share a port do not refuse each other: only a plain one finds out whether the port is taken.
-        drop(open(configured, only_v6, false)?);
-    }
-    let first = open(configured, only_v6, true)?;
-    let address = first.local_addr()?;
-    let mut sockets = vec![first];
-    for _ in 1..threads {
-        sockets.push(open(address, only_v6, true)?);
-    }
-    Ok(Bound { listener: BoundListener { id, configured, address, tls: listener.tls }, sockets })
-}
-
-fn open(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    if address.ip() == Ipv6Addr::UNSPECIFIED {
-        socket.set_only_v6(only_v6)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn bind_error(listener: &Listener, error: &io::Error) -> LoadError {
-    let address = listener.address;
-    let (code, message, hint) = match error.kind() {
-        io::ErrorKind::AddrInUse => (
-            "port-in-use",
-            format!("another program listens on {address} already"),
-            format!("stop that program (`ss -ltnp` names it) or choose another port than {}", address.port()),
-        ),
-        io::ErrorKind::PermissionDenied => (
-            "port-not-allowed",
-            format!("this user may not listen on {address}"),
-            "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; or choose a higher port"
-                .to_owned(),
-        ),
-        io::ErrorKind::AddrNotAvailable => (
-            "address-not-here",
-            format!("no interface of this machine has the address {}", address.ip()),
-            "write an address of this machine, or 0.0.0.0 or [::] for all of them".to_owned(),
-        ),
-        _ => (
-            "cannot-listen",
-            format!("cannot listen on {address}: {error}"),
-            "see the system's log for the cause".to_owned(),
-        ),
-    };
-    LoadError { place: listener.place.clone(), code, message, hint }
+fn listen(listener: &BoundListener, socket: TcpListener) -> Command {
+    Command::Listen { id: listener.id, configured: listener.configured, socket, tls: listener.tls }
 }
 
 fn thread_error(error: &io::Error) -> LoadError {

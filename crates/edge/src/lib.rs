@@ -24,7 +24,7 @@ pub mod trail;
 pub mod upstream;
 pub mod worker;
 
-pub use edge::{Activation, BoundListener, Edge, EdgeOptions};
+pub use edge::{BoundListener, Edge, EdgeOptions, ListenerSet};
 
 /// Lets a result go on purpose; a comment at the call says why.
 pub(crate) fn ignore<T>(_: T) {}

@@ -265,7 +265,8 @@ async fn keep_house(worker: Rc<Worker>) {
 }
 
 async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
-    let mut listeners: HashMap<u64, Accepting> = HashMap::new();
+    // A thread may hold several sockets of one listener.
+    let mut listeners: HashMap<u64, Vec<Accepting>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::Listen { id, configured, socket, tls } => {
@@ -283,22 +284,22 @@ async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
                             worker.clone(),
                             stopped,
                         ));
-                        listeners.insert(id, Accepting { state, stop: Some(stop) });
+                        listeners.entry(id).or_default().push(Accepting { state, stop: Some(stop) });
                     }
                     Err(error) => tracing::error!(%configured, %error, "a listener could not be taken over"),
                 }
             }
             Command::SetTls { id, tls } => {
-                if let Some(listener) = listeners.get(&id) {
-                    listener.state.tls.set(tls);
-                }
+                listeners.get(&id).into_iter().flatten().for_each(|listener| listener.state.tls.set(tls));
             }
             Command::Unlisten { id, done } => {
-                if let Some(listener) = listeners.remove(&id) {
-                    end(listener, Some(done));
+                for listener in listeners.remove(&id).into_iter().flatten() {
+                    end(listener, Some(done.clone()));
                 }
             }
-            Command::Drain => listeners.drain().for_each(|(_, listener)| end(listener, None)),
+            Command::Drain => {
+                listeners.drain().flat_map(|(_, held)| held).for_each(|listener| end(listener, None))
+            }
         }
     }
 }

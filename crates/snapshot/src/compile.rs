@@ -21,7 +21,9 @@ use ipnet::IpNet;
 use crate::check;
 use crate::desired::{self, Desired};
 use crate::diagnostic::{about_file, quote};
-use crate::generation::{AccessLog, AccessLogTarget, ClientIpDetail, ConnectionLimits, HostTable, Snapshot};
+use crate::generation::{
+    AccessLog, AccessLogTarget, ClientIpDetail, ConnectionLimits, Drain, HostTable, Snapshot,
+};
 use crate::review::{Places, Review};
 use crate::source::{FileReference, PEM_BYTES, SourceTree, Unreadable};
 
@@ -176,6 +178,10 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
         listeners,
         sites,
         hosts,
+        drain: Drain::default(),
+        standby: true,
+        acme: None,
+        is_defaults: false,
     }
 }
 

@@ -29,6 +29,69 @@ pub struct Snapshot {
     pub limits: ConnectionLimits,
     /// How requests are logged.
     pub access_log: AccessLog,
+    /// How long ending connections may take.
+    pub drain: Drain,
+    /// Whether a second process waits, with this generation loaded, to take over.
+    pub standby: bool,
+    /// Certificates from an authority; `None` when no site asks for it.
+    pub acme: Option<Acme>,
+    /// Compiled-in defaults, because no generation could be used: no sites, every request gets 503.
+    pub is_defaults: bool,
+}
+
+/// How long connections may take to end, when the process or its predecessor ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Idle connections are closed after this.
+    pub idle: Duration,
+    /// Requests and responses are cut off after this.
+    pub requests: Duration,
+    /// WebSockets and event streams are cut off after this.
+    pub tunnels: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { idle: seconds(10), requests: seconds(60), tunnels: seconds(60) }
+    }
+}
+
+/// Certificates from an authority (ACME, RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// Contact URLs of the account.
+    pub contact: Vec<String>,
+    /// In the order they are asked; at least one.
+    pub authorities: Vec<AcmeAuthority>,
+    /// How control over names is shown.
+    pub challenge: AcmeChallenge,
+    /// Exact names and `*.` names, one certificate each; of all sites, in the order written.
+    pub names: Vec<Arc<str>>,
+    /// Names that may be asked for by a visitor's handshake.
+    pub on_demand: Vec<HostPattern>,
+}
+
+/// One certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeAuthority {
+    /// `https` URL of its directory.
+    pub directory: String,
+    /// PEM file with the roots its own server certificate is checked against, as a path the process can open.
+    pub roots: Option<String>,
+    /// Key id of the external account binding, and the file with its base64url key.
+    pub eab: Option<(String, String)>,
+}
+
+/// How control over a name is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AcmeChallenge {
+    /// RFC 8555 section 8.3.
+    Http01,
+    /// RFC 8737.
+    TlsAlpn01,
+    /// RFC 8555 section 8.4, by a program.
+    Dns01(Vec<String>),
 }
 
 /// One listening address.
@@ -55,6 +118,8 @@ pub struct Site {
     pub compatibility: Compatibility,
     /// Where its certificate comes from; only asked for when a TLS listener exists.
     pub certificate: Certificate,
+    /// How visitors' TLS connections are treated.
+    pub tls: SiteTls,
     /// At least one.
     pub origins: Vec<Arc<Origin>>,
     /// When origins are set aside, from what real requests experienced.
@@ -85,9 +150,62 @@ pub enum Certificate {
         chain: Arc<[u8]>,
         /// The private key, as in the file.
         key: Arc<[u8]>,
+        /// A DER encoded OCSP response to staple, as in the file (RFC 6961, RFC 6066 section 8).
+        ocsp: Option<Arc<[u8]>>,
         /// Pointer to the place in the configuration: `site[0].tls.certificate`.
         place: String,
     },
+    /// From an authority, one certificate per name.
+    Acme {
+        /// Names wanted, with what has been issued so far: PEM text, chain and private key in one file.
+        names: Vec<(Arc<str>, Option<Arc<[u8]>>)>,
+        /// Names issued on demand so far.
+        demanded: Vec<(Arc<str>, Arc<[u8]>)>,
+        /// Names that may be asked for by a handshake.
+        on_demand: Vec<HostPattern>,
+        /// Pointer to the place in the configuration: `site[0].tls.acme`.
+        place: String,
+    },
+}
+
+/// How visitors' TLS connections to a site are treated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteTls {
+    /// Which versions and suites are offered.
+    pub policy: TlsPolicy,
+    /// Certificates asked of visitors.
+    pub client: Option<ClientAuth>,
+    /// Whether plain HTTP is answered with a redirect to `https`.
+    pub redirect: bool,
+    /// Value of the `Strict-Transport-Security` field on TLS responses (RFC 6797).
+    pub hsts: Option<Arc<str>>,
+}
+
+/// TLS versions and suites, after Mozilla's server side recommendations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TlsPolicy {
+    /// TLS 1.3 only.
+    Modern,
+    /// TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3.
+    #[default]
+    Intermediate,
+}
+
+/// Certificates asked of visitors (mutual TLS).
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// PEM text of the authorities that may have signed them.
+    pub authorities: Arc<[u8]>,
+    /// Whether a visitor without one is turned away in the handshake.
+    pub required: bool,
+    /// Pointer to the place in the configuration: `site[0].tls.client.authorities`.
+    pub place: String,
+}
+
+impl std::fmt::Debug for ClientAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClientAuth({}, required: {})", self.place, self.required)
+    }
 }
 
 impl std::fmt::Debug for Certificate {
@@ -96,6 +214,7 @@ impl std::fmt::Debug for Certificate {
         match self {
             Self::Development => f.write_str("Development"),
             Self::Pem { place, .. } => write!(f, "Pem({place})"),
+            Self::Acme { place, names, .. } => write!(f, "Acme({place}, {} names)", names.len()),
         }
     }
 }

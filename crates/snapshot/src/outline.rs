@@ -174,6 +174,7 @@ impl Lines {
                 self.add("tls.certificate", hash(chain));
                 self.add("tls.key", hash(key));
             }
+            Certificate::Acme { .. } => self.add("tls.acme", true),
         }
         self.add("health.failures", site.health.failures);
         self.add("health.ejection", period(site.health.ejection));

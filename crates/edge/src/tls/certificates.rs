@@ -64,7 +64,9 @@ impl Certificates {
             for site in &snapshot.sites {
                 let slot = match &site.certificate {
                     Certificate::Development => sign(site, development, now),
-                    Certificate::Pem { chain, key, place } => {
+                    // Until something has been issued, and for names that have nothing yet.
+                    Certificate::Acme { .. } => sign(site, development, now),
+                    Certificate::Pem { chain, key, place, .. } => {
                         let given = Given { place, chain, key };
                         given.load(now, expired, &mut warnings).map(Slot::Given)
                     }

@@ -9,6 +9,7 @@ use crate::desired;
 use crate::diagnostic::quote;
 use crate::generation::{
     Certificate, Compatibility, HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits,
+    SiteTls,
 };
 
 /// Characters of a site's name; it is a label of every metric.
@@ -48,6 +49,7 @@ impl Judge<'_> {
                     desired::Compatibility::Cloudflare => Compatibility::Cloudflare,
                 },
                 certificate,
+                tls: SiteTls::default(),
                 origins: self.origins(&site.origin, &place, listeners, table),
                 health: self.health(&site.health, &place),
                 retry: Retry { attempts: site.retry.attempts, budget_percent: site.retry.budget_percent },
@@ -188,7 +190,7 @@ impl Judge<'_> {
         let key = self.file(&tls.key, &format!("{place}.key"));
         self.certificate_pair(chain.as_deref(), key.as_deref(), tls, &place, hosts);
         match (chain, key) {
-            (Some(chain), Some(key)) => Certificate::Pem { chain, key, place: certificate_place },
+            (Some(chain), Some(key)) => Certificate::Pem { chain, key, ocsp: None, place: certificate_place },
             // One of the two is missing, which was reported: this generation is never served.
             _ => Certificate::Development,
         }

@@ -11,8 +11,8 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use snapshot::generation::{
-    AccessLog, AccessLogTarget, Certificate, ClientIpDetail, Compatibility, ConnectionLimits, HostPattern,
-    HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits, Snapshot,
+    AccessLog, AccessLogTarget, Certificate, ClientIpDetail, Compatibility, ConnectionLimits, Drain,
+    HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits, SiteTls, Snapshot,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsConnector;
@@ -49,6 +49,7 @@ pub fn site(index: usize, hosts: &[&str], certificate: Certificate) -> Site {
         hosts: hosts.iter().map(|host| pattern(host)).collect(),
         compatibility: Compatibility::Neutral,
         certificate,
+        tls: SiteTls::default(),
         origins: Vec::new(),
         health: PassiveHealth { failures: 0, ejection: second, max_ejection: second },
         retry: Retry { attempts: 0, budget_percent: 0 },
@@ -91,6 +92,10 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
             retention: second,
             rotate_bytes: 1,
         },
+        drain: Drain::default(),
+        standby: true,
+        acme: None,
+        is_defaults: false,
     })
 }
 
@@ -117,6 +122,7 @@ pub fn given(chain: &str, key: &str) -> Certificate {
     Certificate::Pem {
         chain: Arc::from(chain.as_bytes()),
         key: Arc::from(key.as_bytes()),
+        ocsp: None,
         place: "site[0].tls.certificate".to_owned(),
     }
 }

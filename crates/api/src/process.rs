@@ -1,0 +1,340 @@
+//! What the supervisor and its child processes say to each other, over a socket pair.
+//!
+//! Frames of JSON, each with the descriptors it carries (`app/src/channel.rs`). Old and new binaries meet here during an
+//! upgrade, so fields are only ever added, with a default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::certificates::{AcmeSettings, Challenge};
+use crate::diagnostic::{Diagnostic, Location};
+
+/// Largest frame, in bytes: the status of ten thousand sites fits.
+pub const MAX_FRAME_BYTES: usize = 64 << 20;
+/// Descriptors with one frame, at most; the kernel allows 253 (`SCM_MAX_FD`).
+pub const MAX_FRAME_DESCRIPTORS: usize = 128;
+
+/// From the supervisor to a child.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// Repeated in the answer.
+    pub id: u64,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What a child is told to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Task {
+    /// Read, compile and load a generation; it comes into force with `Activate`. Answer: `Loaded` or `Refused`.
+    Load(Load),
+    /// Run deferred work to its end and send golden requests through what was loaded. Answer: `Done` or `Refused`.
+    Rehearse,
+    /// Put what was loaded in force (if it is not) and accept on these listeners and no others. Answer: `Done`.
+    ///
+    /// Descriptors: for each listener not held yet, its sockets, in order; then the metrics socket when `metrics` says so.
+    Activate(Activate),
+    /// Stop accepting, keep every connection. Answer: `Done`.
+    Pause,
+    /// Finish what runs within these limits, then exit. Answer: `Done`, at once.
+    Drain(DrainLimits),
+    /// Send requests to these listeners from outside, as a visitor would. Answer: `Probed`.
+    Probe {
+        /// Which.
+        listeners: Vec<ListenerOrder>,
+        /// The instance (see `Word::Hello`) that must have answered.
+        instance: String,
+    },
+    /// Answer: `Status`.
+    Status,
+    /// Answer: `Outline`.
+    Outline,
+    /// Keys of session tickets, newest first. Answer: `Done`.
+    Tickets {
+        /// All that are still good.
+        keys: Vec<TicketKey>,
+    },
+    /// What certificate authorities ask for; replaces what was given before. Answer: `Done`.
+    Challenges {
+        /// All that are pending.
+        challenges: Vec<Challenge>,
+    },
+    /// What the metrics listener tells about the processes. Answer: `Done`.
+    Supervision(Supervision),
+    /// Only to the keeper of certificates: which names are wanted, and what to do now. Answer: `Done`.
+    Keep {
+        /// Everything wanted.
+        settings: AcmeSettings,
+    },
+    /// Only to the keeper: renew or revoke these names now. Answer: `Done` or `Refused`.
+    Certificate {
+        /// Revoke instead of renew.
+        revoke: bool,
+        /// The names.
+        names: Vec<String>,
+    },
+}
+
+/// A generation to load.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Its number.
+    pub number: u64,
+    /// Where it comes from.
+    pub from: LoadFrom,
+    /// Where to write it down once it has been loaded, for the other processes.
+    #[serde(default)]
+    pub write: Option<PathBuf>,
+}
+
+/// Where a generation comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum LoadFrom {
+    /// A configuration file and what it refers to.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A configuration made from options.
+    Text {
+        /// Its text.
+        text: String,
+    },
+    /// A generation written down before, exactly as it was.
+    Stored {
+        /// Where.
+        path: PathBuf,
+        /// Whether it was in force before, so that a certificate past its end is served with a warning.
+        served: bool,
+    },
+    /// The text of a generation written down before, with every file it refers to read again.
+    Reread {
+        /// Where.
+        path: PathBuf,
+    },
+    /// What is compiled in: every request gets 503 and a page that says so.
+    Defaults {
+        /// Addresses that were listened on.
+        listeners: Vec<WantedListener>,
+    },
+}
+
+/// What came of `Load`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// Number of the generation.
+    pub number: u64,
+    /// Its content hash.
+    pub id: String,
+    /// What it wants to listen on.
+    pub listeners: Vec<WantedListener>,
+    /// Where it wants metrics served.
+    pub metrics: Option<SocketAddr>,
+    /// Files whose change means that it must be read again.
+    pub watched: Vec<PathBuf>,
+    /// Whether a standby is wanted.
+    pub standby: bool,
+    /// How long ending connections may take.
+    pub drain: DrainLimits,
+    /// Certificates to be had from an authority; `None` when no site asks for it.
+    pub acme: Option<AcmeSettings>,
+    /// Threads that accept connections.
+    pub threads: usize,
+    /// Warnings.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A listener a generation wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedListener {
+    /// Address as configured; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// Whether connections begin with a TLS handshake.
+    pub tls: bool,
+    /// Where it is written.
+    pub location: Option<Location>,
+}
+
+/// Listeners a child shall have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activate {
+    /// All of them; those it holds already come without sockets.
+    pub listeners: Vec<ListenerOrder>,
+    /// Whether the last descriptor is the socket of the metrics listener. False keeps the one held.
+    pub metrics: bool,
+    /// Where metrics are served; `None` ends that.
+    #[serde(default)]
+    pub metrics_address: Option<SocketAddr>,
+    /// Origins that are set aside, from the process before.
+    #[serde(default)]
+    pub set_aside: Vec<SetAside>,
+    /// What certificate authorities ask for.
+    #[serde(default)]
+    pub challenges: Vec<Challenge>,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerOrder {
+    /// Names it.
+    pub id: u64,
+    /// Address as configured.
+    pub configured: SocketAddr,
+    /// Address as bound.
+    pub address: SocketAddr,
+    /// Whether connections begin with a TLS handshake.
+    pub tls: bool,
+    /// Sockets among the descriptors of this frame; 0 when the child has them.
+    pub sockets: usize,
+}
+
+/// How long ending connections may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainLimits {
+    /// Milliseconds after which idle connections are closed.
+    pub idle_ms: u64,
+    /// Milliseconds after which requests are cut off.
+    pub requests_ms: u64,
+    /// Milliseconds after which WebSockets and event streams are cut off.
+    pub tunnels_ms: u64,
+}
+
+/// A key of session tickets.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketKey {
+    /// Names the key in tickets; 16 bytes in hexadecimal digits.
+    pub name: String,
+    /// 32 bytes in hexadecimal digits.
+    pub secret: String,
+    /// When it was made, in seconds since 1970.
+    pub made: u64,
+}
+
+impl std::fmt::Debug for TicketKey {
+    /// Never prints the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TicketKey({})", self.name)
+    }
+}
+
+/// An origin that gets no requests for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Name of the site.
+    pub site: String,
+    /// Label of the origin.
+    pub origin: String,
+    /// Milliseconds it has still to wait.
+    pub remaining_ms: u64,
+    /// How often in a row it has been set aside.
+    pub times: u32,
+}
+
+/// Counters of the supervisor, for the metrics listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supervision {
+    /// Edge processes replaced because they had ended.
+    pub crashes: u64,
+    /// Edge processes replaced because they did not answer.
+    pub hangs: u64,
+    /// Upgrades finished.
+    pub upgrades: u64,
+    /// Upgrades taken back.
+    pub upgrades_reverted: u64,
+    /// Generations refused by a taster.
+    pub tastes_refused: u64,
+    /// Whether a standby is ready.
+    pub standby: bool,
+}
+
+/// From a child to the supervisor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub enum Word {
+    /// The first word: who this is.
+    Hello {
+        /// Process id.
+        pid: u32,
+        /// Version of the binary.
+        version: String,
+        /// Drawn at start; `/.rempart/trace` shows it, so that a probe knows who answered.
+        instance: String,
+    },
+    /// An answer to an order.
+    Answer {
+        /// The order's.
+        id: u64,
+        /// What came of it.
+        reply: Reply,
+    },
+    /// A sign of life, several times a second.
+    Beat(Beat),
+    /// The keeper of certificates: this is pending now; confirmed by a `Challenges` order to the edge and then `Done` back.
+    Challenges {
+        /// Repeated in `Task`-less confirmation: the keeper waits until the edge has them.
+        serial: u64,
+        /// All that are pending.
+        challenges: Vec<Challenge>,
+    },
+    /// An edge: names that visitors asked for, on the allow-list, without a certificate.
+    Wanted {
+        /// Lower case.
+        names: Vec<String>,
+    },
+}
+
+/// The answer to an order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// To `Load`.
+    Loaded(Box<Loaded>),
+    /// To `Load`, `Rehearse`, `Activate`: not done; the old state stays.
+    Refused {
+        /// All findings.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// To `Probe`.
+    Probed {
+        /// What went wrong, in words; empty when all went well.
+        failures: Vec<String>,
+    },
+    /// To `Status`.
+    Status(Box<crate::admin::EdgeStatus>),
+    /// To `Outline`.
+    Outline {
+        /// Content hash of the generation in force.
+        generation: String,
+        /// One line per setting.
+        lines: Vec<String>,
+    },
+}
+
+/// A sign of life of an edge process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// How often each thread has come round; a thread that stands still hangs.
+    pub threads: Vec<u64>,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Requests being served now.
+    pub active: u64,
+    /// Requests finished.
+    pub requests: u64,
+    /// Of those, answered with a failure of the edge's own making.
+    pub failures: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Origins set aside, for a successor; at most a few hundred.
+    #[serde(default)]
+    pub set_aside: Vec<SetAside>,
+    /// Names wanted on demand.
+    #[serde(default)]
+    pub wanted: Vec<String>,
+}
