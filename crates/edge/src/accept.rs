@@ -109,6 +109,8 @@ async fn serve(
         match alpn {
             Alpn::H2 => h2::server::run(stream, connection, worker).await,
             Alpn::H1 | Alpn::None => h1::server::run(stream, connection, worker).await,
+            // Over with its handshake.
+            Alpn::AcmeTls => {}
         }
     } else {
         let limit = worker.generation().snapshot.limits.keep_alive;
@@ -137,9 +139,14 @@ async fn shake_hands(
     worker: &Rc<Worker>,
 ) -> Option<(Io, Alpn)> {
     let generation = worker.generation();
-    let config = generation.tls.clone()?;
+    let settings = generation.tls.clone()?;
     let limit = generation.snapshot.limits.handshake;
-    match tokio::time::timeout(limit, tls::accept(stream, &config)).await {
+    match tokio::time::timeout(limit, tls::accept(stream, &settings)).await {
+        // The authority has seen the certificate it came for (RFC 8737 section 4).
+        Ok(Ok(accepted)) if accepted.facts.alpn == Alpn::AcmeTls => {
+            accepted.close(limit).await;
+            None
+        }
         Ok(Ok(accepted)) => {
             worker.shard.handshake(if accepted.facts.resumed { Handshake::Resumed } else { Handshake::Full });
             let alpn = accepted.facts.alpn;

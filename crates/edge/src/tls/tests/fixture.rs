@@ -9,7 +9,7 @@ use base::id::ContentHash;
 use base::time::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore};
 use snapshot::generation::{
     AccessLog, AccessLogTarget, Certificate, ClientIpDetail, Compatibility, ConnectionLimits, Drain,
     HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits, SiteTls, Snapshot,
@@ -19,8 +19,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::tls::{
-    Accepted, Certificates, DevelopmentAuthority, Expired, HandshakeError, LoadError, ServerTls, accept,
-    provider, wall_clock,
+    Accepted, Certificates, DevelopmentAuthority, Expired, HandshakeError, LoadError, ServerSettings,
+    ServerTls, accept, provider, wall_clock,
 };
 
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -136,13 +136,13 @@ pub fn load(
     snapshot: &Arc<Snapshot>,
     authority: Option<&Arc<DevelopmentAuthority>>,
 ) -> Result<Arc<Certificates>, Vec<LoadError>> {
-    Certificates::load(snapshot, authority, now(), Expired::Refuse).map(Arc::new)
+    Certificates::load(snapshot, authority, now(), Expired::Refuse, &Arc::default()).map(Arc::new)
 }
 
 /// A server for one development site.
-pub fn development_server(authority: &Arc<DevelopmentAuthority>, hosts: &[&str]) -> Arc<ServerConfig> {
+pub fn development_server(authority: &Arc<DevelopmentAuthority>, hosts: &[&str]) -> Arc<ServerSettings> {
     let snapshot = generation(vec![site(0, hosts, Certificate::Development)]);
-    ServerTls::new().unwrap().server_config(load(&snapshot, Some(authority)).unwrap()).unwrap()
+    ServerTls::new().unwrap().settings(load(&snapshot, Some(authority)).unwrap()).unwrap()
 }
 
 /// A client that trusts exactly this PEM.
@@ -165,7 +165,7 @@ pub type Joined =
     (io::Result<TlsStream<DuplexStream>>, Result<Accepted<DuplexStream>, HandshakeError<DuplexStream>>);
 
 /// One handshake over a pipe in memory.
-pub async fn join(client: &Arc<ClientConfig>, name: &str, server: &Arc<ServerConfig>) -> Joined {
+pub async fn join(client: &Arc<ClientConfig>, name: &str, server: &Arc<ServerSettings>) -> Joined {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connector = TlsConnector::from(client.clone());
@@ -176,7 +176,7 @@ pub async fn join(client: &Arc<ClientConfig>, name: &str, server: &Arc<ServerCon
 pub async fn visit(
     client: &Arc<ClientConfig>,
     name: &str,
-    server: &Arc<ServerConfig>,
+    server: &Arc<ServerSettings>,
 ) -> (TlsStream<DuplexStream>, Accepted<DuplexStream>) {
     let (near, far) = join(client, name, server).await;
     let (mut near, mut far) = (near.unwrap(), far.unwrap());

@@ -21,7 +21,7 @@ async fn the_server_name_chooses_the_certificate() {
         site(0, &["shop.example"], given(&exact, &exact_key)),
         site(1, &["*.shop.example"], given(&wild, &wild_key)),
     ]);
-    let server = ServerTls::new().unwrap().server_config(load(&snapshot, None).unwrap()).unwrap();
+    let server = ServerTls::new().unwrap().settings(load(&snapshot, None).unwrap()).unwrap();
     let client = Arc::new(client(&format!("{exact}{wild}"), &[]));
     let (near, far) = visit(&client, "shop.example", &server).await;
     let first = leaf(&near);
@@ -100,13 +100,13 @@ async fn sessions_continue_across_a_reload_and_only_for_their_own_name() {
     let authority = authority();
     let shared = ServerTls::new().unwrap();
     let snapshot = || generation(vec![site(0, &["*.example"], Certificate::Development)]);
-    let before = shared.server_config(load(&snapshot(), Some(&authority)).unwrap()).unwrap();
+    let before = shared.settings(load(&snapshot(), Some(&authority)).unwrap()).unwrap();
     let client = Arc::new(client(authority.certificate_pem(), &["h2"]));
     let (near, far) = visit(&client, "a.example", &before).await;
     assert_eq!(near.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
     assert!(!far.facts.resumed);
 
-    let after = shared.server_config(load(&snapshot(), Some(&authority)).unwrap()).unwrap();
+    let after = shared.settings(load(&snapshot(), Some(&authority)).unwrap()).unwrap();
     let (near, far) = visit(&client, "a.example", &after).await;
     assert_eq!(near.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
     assert!(far.facts.resumed);
@@ -115,7 +115,7 @@ async fn sessions_continue_across_a_reload_and_only_for_their_own_name() {
 
     // Another process has other keys: its clients shake hands in full again, nothing fails.
     let elsewhere = ServerTls::new().unwrap();
-    let elsewhere = elsewhere.server_config(load(&snapshot(), Some(&authority)).unwrap()).unwrap();
+    let elsewhere = elsewhere.settings(load(&snapshot(), Some(&authority)).unwrap()).unwrap();
     assert!(!visit(&client, "a.example", &elsewhere).await.1.facts.resumed);
 }
 
@@ -133,7 +133,7 @@ async fn tls_1_2_sessions_continue_across_a_reload_too() {
     let old = Arc::new(old);
     let mut resumed = Vec::new();
     for _ in 0..2 {
-        let server = shared.server_config(load(&snapshot, Some(&authority)).unwrap()).unwrap();
+        let server = shared.settings(load(&snapshot, Some(&authority)).unwrap()).unwrap();
         resumed.push(visit(&old, "a.example", &server).await.1.facts.resumed);
     }
     assert_eq!(resumed, [false, true]);
