@@ -352,7 +352,10 @@ impl Judge<'_> {
                     Unreadable::Permission => {
                         ("file-unreadable", "let the user that runs Rempart read it, with chown or chmod")
                     }
-                    _ => ("file-unreadable", "name a regular file"),
+                    Unreadable::TooLarge { .. } => ("file-unreadable", "check that this is the right file"),
+                    Unreadable::Directory | Unreadable::NotRegular | Unreadable::Other(_) => {
+                        ("file-unreadable", "name a regular file")
+                    }
                 };
                 (code, format!("{} cannot be read: {reason}", quote(path)), hint)
             }
