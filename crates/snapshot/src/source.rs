@@ -8,6 +8,10 @@ pub const CONFIG_BYTES: usize = 4 << 20;
 /// Largest PEM file accepted, in bytes: some 500 certificates.
 pub const PEM_BYTES: usize = 1 << 20;
 
+/// Front of the virtual paths of issued certificates: `acme:example.org`, `acme:*.example.org`. Each is PEM text, the
+/// chain and the private key in one. No file an operator names begins like this.
+pub const ISSUED: &str = "acme:";
+
 /// Why a file could not be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
@@ -34,7 +38,7 @@ pub enum Unreadable {
     Other(String),
 }
 
-/// Every file a configuration refers to, by its path as written there.
+/// Every file a configuration refers to, by its path as written there, and issued certificates by their virtual path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceTree(BTreeMap<String, Result<Arc<[u8]>, Unreadable>>);
 
@@ -55,7 +59,7 @@ impl SourceTree {
     }
 }
 
-/// A file the configuration refers to.
+/// A file the configuration refers to, or a certificate it wants issued (see `ISSUED`), which need not be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileReference {
     /// The path as written: absolute, or relative to the configuration file.
