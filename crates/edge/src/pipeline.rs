@@ -94,8 +94,9 @@ pub async fn serve(
         scheme: if connection.tls.is_some() { Scheme::Https } else { Scheme::Http },
         host: head.authority.as_bytes(),
     };
-    let delivery =
-        Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via: &generation.snapshot.via };
+    let rehearsal = connection.listener.rehearsal;
+    let via = &generation.snapshot.via;
+    let delivery = Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via, rehearsal };
     let mut relay = RelayInterim { inner: inform, via: &generation.snapshot.via };
     match deliver::deliver(delivery, &mut trail, &mut relay).await {
         Ok(answer) => {
