@@ -117,6 +117,8 @@ impl Edge {
         }
         let gone: Vec<_> =
             bound.iter().filter(|held| !next.iter().any(|kept| kept.id == held.id)).cloned().collect();
+        #[cfg(feature = "faults")]
+        crate::fault::on_activate(next.len());
         *bound = next;
         self.unlisten(&gone);
     }

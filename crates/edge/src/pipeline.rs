@@ -64,6 +64,10 @@ pub async fn serve(
     let generation = worker.generation();
     let Request { head, body, tunnel } = request;
     let mut trail = Trail::start(worker, connection, Some(&head));
+    #[cfg(feature = "faults")]
+    if let Some(answer) = crate::fault::on_request(&generation, connection) {
+        return finish_own(answer, false, trail);
+    }
 
     let client =
         forwarded::client_of(connection.peer.ip(), &generation.snapshot.trusted_proxies, head.headers.iter());

@@ -17,6 +17,7 @@ pub mod server;
 pub mod tee;
 #[cfg(test)]
 mod tests;
+pub(crate) mod visitor;
 
 pub use accept::{Accepted, Alpn, HandshakeError, TlsFacts, Version, accept};
 pub use authority::{AuthorityError, DevelopmentAuthority};
