@@ -34,6 +34,10 @@ pub async fn run(
 ) {
     let mut stopped = pin!(stopped);
     let done = loop {
+        #[cfg(feature = "faults")]
+        if crate::fault::accepts_nothing(&state) {
+            break (&mut stopped).await.ok().flatten();
+        }
         tokio::select! {
             biased;
             done = &mut stopped => break done.ok().flatten(),
@@ -72,6 +76,10 @@ fn is_about_one_connection(error: &std::io::Error) -> bool {
 }
 
 fn take(stream: TcpStream, peer: SocketAddr, state: &Rc<ListenerState>, worker: &Rc<Worker>) {
+    #[cfg(feature = "faults")]
+    if crate::fault::closes(state) {
+        return;
+    }
     let Some(admission) = worker.admit() else {
         return;
     };

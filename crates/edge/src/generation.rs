@@ -128,6 +128,8 @@ impl Loader {
         now: Timestamp,
         expired: Expired,
     ) -> Result<Generation, Vec<LoadError>> {
+        #[cfg(feature = "faults")]
+        crate::fault::on_load(&snapshot);
         let mut errors = Vec::new();
         let certificates =
             Certificates::load(&snapshot, development, now, expired, &self.wanted).map(Arc::new);

@@ -20,6 +20,7 @@ pub mod tee;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
+pub(crate) mod visitor;
 
 pub use accept::{Accepted, Alpn, HandshakeError, TlsFacts, Version, accept};
 pub use authority::{AuthorityError, DevelopmentAuthority};

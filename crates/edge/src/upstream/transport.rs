@@ -1,9 +1,10 @@
 //! A connection to an origin: from the pool if one is good, else made anew within the connect limit.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use snapshot::generation::{Origin, OriginHost};
 use tokio::net::TcpStream;
@@ -68,6 +69,12 @@ pub async fn connect(
     let source = if opened.is_ok() { Source::New } else { Source::Failed };
     metrics.origin_connection(worker.thread(), origin.index, source);
     opened
+}
+
+/// A plain connection to the golden origin, which is never pooled or counted.
+pub async fn rehearse(golden: SocketAddr, limit: Duration) -> Result<Transport, Failure> {
+    let stream = connect::connect(&[golden], limit).await.map_err(|_| Failure::OriginRefused)?;
+    Ok(Transport::Http1(OriginConnection::new(Io::Tcp(stream))))
 }
 
 async fn open(origin: &OriginRuntime, wants: Wants, worker: &Rc<Worker>) -> Result<Transport, Failure> {

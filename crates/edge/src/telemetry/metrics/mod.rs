@@ -127,6 +127,14 @@ impl Metrics {
         Totals { requests, connections: self.open_connections() }
     }
 
+    /// Sets the counts of connections and handshakes back; those open now stay counted.
+    pub(crate) fn forget_connections(&self) {
+        for shard in self.all_shards() {
+            shard.connections.clear();
+            shard.handshakes.clear();
+        }
+    }
+
     /// Everything in the Prometheus text format, version 0.0.4.
     pub fn render(&self) -> String {
         render::render(self)
