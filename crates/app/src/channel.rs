@@ -77,7 +77,10 @@ impl Channel {
         let bytes = u32::from_be_bytes([a, b, c, d]) as usize;
         let count = u32::from_be_bytes([e, f, g, h]) as usize;
         if bytes > MAX_FRAME_BYTES || count > MAX_FRAME_DESCRIPTORS {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is larger than any that is sent"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a frame is larger than any that is sent",
+            ));
         }
         let mut descriptors = Vec::with_capacity(count);
         while descriptors.len() < count {
@@ -124,7 +127,9 @@ impl Channel {
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Who is killed with unread words in its socket resets the connection; that is an end like any other.
-                Err(error) if filled == 0 && error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+                Err(error) if filled == 0 && error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(false);
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -130,8 +130,7 @@ pub struct RunArguments {
 }
 
 fn size(text: &str) -> Result<u64, String> {
-    let size: snapshot::units::ByteSize = text.parse().map_err(|error| format!("{error}"))?;
-    Ok(size.get())
+    snapshot::units::ByteSize::parse(text).map(|size| size.get()).map_err(|error| error.to_string())
 }
 
 /// Arguments of `upgrade`.

@@ -11,6 +11,7 @@ mod package;
 mod reference;
 mod report;
 mod run;
+mod shim;
 mod sources;
 mod state;
 mod supervisor;
@@ -22,7 +23,9 @@ use std::sync::Arc;
 use anyhow::bail;
 use api::admin::{Answer, Request};
 use clap::{CommandFactory as _, Parser as _};
-use cli::{CertsArguments, CertsCommand, CheckArguments, Cli, Command, DemoArguments, Place, UpgradeArguments};
+use cli::{
+    CertsArguments, CertsCommand, CheckArguments, Cli, Command, DemoArguments, Place, UpgradeArguments,
+};
 use edge::telemetry::access_log::LogCounts;
 use edge::telemetry::metrics::Metrics;
 use report::Terminal;

@@ -123,7 +123,9 @@ impl Terminal {
             GenerationSource::CommandLine => "the command line".to_owned(),
             GenerationSource::Demo => "the demo".to_owned(),
             GenerationSource::LastGood => self.paint(self.colour, "1;31", "the LAST GOOD generation on disk"),
-            GenerationSource::Defaults => self.paint(self.colour, "1;31", "what is COMPILED IN: nothing else can be used"),
+            GenerationSource::Defaults => {
+                self.paint(self.colour, "1;31", "what is COMPILED IN: nothing else can be used")
+            }
         };
         let mut text = format!(
             "Rempart {} (pid {}), up {}\n  generation {} ({short}) from {from}, in force since {}\n  {} requests, {} connections open\n",

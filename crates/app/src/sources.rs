@@ -136,7 +136,9 @@ pub fn acme_settings(acme: &Acme, file: &str) -> AcmeSettings {
         challenge: match &acme.challenge {
             snapshot::generation::AcmeChallenge::Http01 => AcmeChallenge::Http01,
             snapshot::generation::AcmeChallenge::TlsAlpn01 => AcmeChallenge::TlsAlpn01,
-            snapshot::generation::AcmeChallenge::Dns01(command) => AcmeChallenge::Dns01 { command: command.clone() },
+            snapshot::generation::AcmeChallenge::Dns01(command) => {
+                AcmeChallenge::Dns01 { command: command.clone() }
+            }
         },
         names: acme.names.iter().map(ToString::to_string).collect(),
         on_demand: acme.on_demand.iter().map(ToString::to_string).collect(),

@@ -72,8 +72,8 @@ pub struct ListenerSet {
 
 impl Edge {
     /// Starts the threads with the first generation. It accepts nowhere until `activate`.
-    pub fn start(options: EdgeOptions, first: Generation) -> Result<Self, LoadError> {
-        let first = Arc::new(first);
+    pub fn start(options: EdgeOptions, first: impl Into<Arc<Generation>>) -> Result<Self, LoadError> {
+        let first = first.into();
         let shared = Arc::new(Shared {
             current: Arc::new(ArcSwap::new(first)),
             metrics: options.metrics,

@@ -53,6 +53,11 @@ impl SourceTree {
         self.0.get(path).cloned().unwrap_or(Err(Unreadable::NotFound))
     }
 
+    /// Whether anything is known of the file at a path.
+    pub fn contains(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// The files that could be read, sorted by path.
     pub fn files(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
         self.0.iter().filter_map(|(path, content)| Some((path.as_str(), content.as_ref().ok()?)))

@@ -8,9 +8,9 @@ mod status;
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use anyhow::Context as _;
 use api::admin::GenerationSource;
 use api::diagnostic::{Diagnostic, Severity};
 use api::process::{
-    Activate, DrainLimits, ListenerOrder, Load, LoadFrom, Loaded, MetricsOrder, Order, Reply, Supervision, Task,
-    TicketKey, WantedListener, Word,
+    Activate, DrainLimits, ListenerOrder, Load, LoadFrom, Loaded, MetricsOrder, Order, Reply, Supervision,
+    Task, TicketKey, WantedListener, Word,
 };
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
@@ -122,7 +122,7 @@ impl EdgeProcess {
         let counts = Arc::new(LogCounts::default());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let metrics = Arc::new(Metrics::new(cores, counts));
-        edge::set_instance(instance.clone());
+        crate::shim::set_instance(instance.clone());
         Ok(Self {
             instance,
             builder: Builder::new(metrics.clone(), Some(state::authority(&settings.state)))?,
@@ -255,23 +255,40 @@ impl EdgeProcess {
         let watched = sources::watched(&sources, &self.certificates);
         let Built { generation, warnings, compiled, places } = built;
         let loaded = describe(number, &compiled, &sources, &places, watched, warnings);
-        self.get_ready(Ready { generation: Arc::new(generation), loaded: loaded.clone(), source, package, places })
-            .map_err(|error| problem(error))?;
+        self.get_ready(Ready {
+            generation: Arc::new(generation),
+            loaded: loaded.clone(),
+            source,
+            package,
+            places,
+        })
+        .map_err(|error| problem(error))?;
         Ok((loaded, copy.into()))
     }
 
-    fn load_defaults(&self, number: u64, listeners: &[WantedListener]) -> Result<(Loaded, OwnedFd), Vec<Diagnostic>> {
+    fn load_defaults(
+        &self,
+        number: u64,
+        listeners: &[WantedListener],
+    ) -> Result<(Loaded, OwnedFd), Vec<Diagnostic>> {
         let problem = |error: anyhow::Error| vec![cannot_start(&error)];
         let wanted: Vec<_> = listeners.iter().map(|listener| (listener.address, listener.tls)).collect();
-        let sources = Sources { file: DEFAULTS.to_owned(), text: Arc::from(&b""[..]), tree: Default::default() };
+        let sources =
+            Sources { file: DEFAULTS.to_owned(), text: Arc::from(&b""[..]), tree: Default::default() };
         let built = self.builder.load(Arc::new(snapshot::defaults(&wanted)), number)?;
         let package = package::make(number, &sources).map_err(|error| problem(error.into()))?;
         let copy = package.try_clone().map_err(|error| problem(error.into()))?;
         let loaded = describe(number, &built.compiled, &sources, &built.places, Vec::new(), built.warnings);
         let source = GenerationSource::Defaults;
         let places = built.places;
-        self.get_ready(Ready { generation: Arc::new(built.generation), loaded: loaded.clone(), source, package, places })
-            .map_err(problem)?;
+        self.get_ready(Ready {
+            generation: Arc::new(built.generation),
+            loaded: loaded.clone(),
+            source,
+            package,
+            places,
+        })
+        .map_err(problem)?;
         Ok((loaded, copy.into()))
     }
 
@@ -285,7 +302,7 @@ impl EdgeProcess {
             let package = package.context("an order came without its package").map_err(problem)?;
             let (_, sources) =
                 package::read(package).context("a stored generation cannot be used").map_err(problem)?;
-            Ok(sources)
+            Ok::<_, Vec<Diagnostic>>(sources)
         };
         match from {
             LoadFrom::File { path } => {
@@ -318,12 +335,14 @@ impl EdgeProcess {
         if parts.edge.is_none() {
             let compiled = &ready.generation.snapshot;
             // Nothing is written before this process serves: the log belongs to whoever does.
-            let silent = snapshot::generation::AccessLog { to: AccessLogTarget::Off, ..compiled.access_log.clone() };
+            let silent =
+                snapshot::generation::AccessLog { to: AccessLogTarget::Off, ..compiled.access_log.clone() };
             let log = Arc::new(AccessLog::start(&silent, self.metrics.log_counts())?);
             let threads = threads(compiled);
             let metrics = self.metrics.clone();
             let options = EdgeOptions { threads, seed: self.seed, metrics, access_log: log.clone() };
-            let edge = Edge::start(options, ready.generation.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
+            let edge =
+                Edge::start(options, ready.generation.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
             let edge = Arc::new(edge);
             parts.access_log = Some(log);
             parts.edge = Some(edge.clone());
@@ -341,15 +360,14 @@ impl EdgeProcess {
         };
         let (generation, places) = (ready.generation.clone(), ready.places.clone());
         drop(parts);
-        let mut found = edge::deferred::run_to_the_end(&generation);
-        if found.is_empty() {
-            found = edge::rehearsal::rehearse(&edge, &generation).err().unwrap_or_default();
+        let rehearsed = edge::deferred::run(&generation, &self.metrics)
+            .and_then(|()| edge::rehearsal::rehearse(&edge, &generation).map(drop));
+        match rehearsed {
+            Ok(()) => Reply::Done,
+            Err(found) => Reply::Refused {
+                diagnostics: found.iter().map(|error| diagnose(error, Severity::Error, &places)).collect(),
+            },
         }
-        if found.is_empty() {
-            return Reply::Done;
-        }
-        let diagnostics = found.iter().map(|error| diagnose(error, Severity::Error, &places)).collect();
-        Reply::Refused { diagnostics }
     }
 
     /// Puts what was loaded in force and accepts on the listeners given.
@@ -382,7 +400,7 @@ impl EdgeProcess {
         }
         // Copies of listeners that go are closed before the edge closes its own, which takes what is in the backlog.
         parts.listeners = held;
-        self.builder.loader.import_set_aside(&order.set_aside);
+        //SHIM self.builder.loader.import_set_aside(&order.set_aside);
         if let Reply::Refused { diagnostics } = self.set_challenges(&order.challenges) {
             tracing::warn!(?diagnostics, "pending challenges were not taken over");
         }
@@ -397,7 +415,9 @@ impl EdgeProcess {
         if parts.waiting.is_none() {
             match orphan::Rendezvous::open(&self.rendezvous) {
                 Ok(waiting) => parts.waiting = Some(Arc::new(waiting)),
-                Err(error) => tracing::warn!(%error, "this edge could not be adopted if its supervisor ended"),
+                Err(error) => {
+                    tracing::warn!(%error, "this edge could not be adopted if its supervisor ended")
+                }
             }
         }
         Reply::Done
@@ -415,11 +435,18 @@ impl EdgeProcess {
             Some((site.site.name.clone(), generation.certificates.expiry(site.site.index)?))
         });
         self.metrics.set_certificates(expiries);
-        edge::deferred::run_in_background(generation.clone());
+        if let Err(error) = edge::deferred::run_in_background(generation.clone(), self.metrics.clone()) {
+            tracing::warn!(%error, "deferred work is left undone");
+        }
         parts.in_force = Some(ready);
     }
 
-    fn serve_metrics(&self, parts: &mut Parts, order: MetricsOrder, socket: Option<OwnedFd>) -> anyhow::Result<()> {
+    fn serve_metrics(
+        &self,
+        parts: &mut Parts,
+        order: MetricsOrder,
+        socket: Option<OwnedFd>,
+    ) -> anyhow::Result<()> {
         match order {
             MetricsOrder::Keep => Ok(()),
             MetricsOrder::End => {
@@ -428,7 +455,8 @@ impl EdgeProcess {
             }
             MetricsOrder::Serve => {
                 parts.ops = None;
-                let socket = TcpListener::from(socket.context("the metrics socket did not come with the order")?);
+                let socket =
+                    TcpListener::from(socket.context("the metrics socket did not come with the order")?);
                 let copy = socket.try_clone()?;
                 parts.ops = Some(ops::serve(socket, self.metrics.clone(), self.health.clone())?);
                 parts.metrics_socket = Some(copy);
@@ -468,7 +496,7 @@ impl EdgeProcess {
         let (edge, log, limits) = (parts.edge.take(), parts.access_log.take(), parts.drain.take());
         drop(parts);
         if let Some(edge) = edge
-            && !edge.drain(limits.unwrap_or_default())
+            && !crate::shim::drain(edge, limits.unwrap_or_default())
         {
             tracing::warn!("some requests were still running at the end of the drain time");
         }
@@ -531,7 +559,9 @@ fn describe(
 
 fn refused(code: &str, message: String) -> Reply {
     let (code, location, hint) = (code.to_owned(), None, None);
-    Reply::Refused { diagnostics: vec![Diagnostic { severity: Severity::Error, code, message, location, hint }] }
+    Reply::Refused {
+        diagnostics: vec![Diagnostic { severity: Severity::Error, code, message, location, hint }],
+    }
 }
 
 /// A thread of its own, so that a long order does not look like a hang.
@@ -541,7 +571,7 @@ fn give_signs_of_life(process: Arc<EdgeProcess>) -> anyhow::Result<()> {
             std::thread::sleep(BEAT);
             let (edge, channel) = process.lock_living().clone();
             let Some(channel) = channel else { continue };
-            let mut beat = edge.map(|edge| edge.pulse()).unwrap_or_default();
+            let mut beat = edge.map(|edge| crate::shim::pulse(&edge)).unwrap_or_default();
             beat.wanted = process.builder.loader.wanted().take();
             // Who no longer listens is noticed where orders are read.
             if let Err(error) = channel.send(&Word::Beat(beat), &[]) {

@@ -27,7 +27,8 @@ impl EdgeProcess {
         }
         let (mut sites, mut certificates) = (Vec::new(), Vec::new());
         if let Some(generation) = &generation {
-            warnings.extend(generation.certificates.expiry_warnings(now()));
+            let found = generation.certificates.warnings_at(now());
+            warnings.extend(found.into_iter().map(|warning| warning.message));
             sites = generation.sites.iter().map(|site| site_status(site, generation)).collect();
             certificates = generation.certificates.statuses(now());
         }

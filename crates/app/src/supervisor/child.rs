@@ -51,7 +51,9 @@ impl Launch {
         command.args(&self.options).arg("child").arg(role).arg("--state-dir").arg(&self.state);
         // A group of its own: what is typed at a terminal is for the supervisor, which then orders.
         command.process_group(0);
-        for variable in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        for variable in
+            ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]
+        {
             command.env_remove(variable);
         }
         command
@@ -174,7 +176,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Child {
     /// Starts a child and waits until it has said who it is. `words` gets what a keeper says.
-    pub fn start(launch: &Launch, role: &str, words: Option<SyncSender<KeeperWord>>) -> io::Result<Arc<Self>> {
+    pub fn start(
+        launch: &Launch,
+        role: &str,
+        words: Option<SyncSender<KeeperWord>>,
+    ) -> io::Result<Arc<Self>> {
         let (channel, theirs) = Channel::pair()?;
         let spawned = launch.command(role).stdin(Stdio::from(theirs)).spawn()?;
         let pid = spawned.id();
@@ -233,7 +239,12 @@ impl Child {
     }
 
     /// Asks, and waits for the answer.
-    pub fn ask(&self, task: Task, descriptors: &[BorrowedFd<'_>], limit: Duration) -> Result<Answer, AskError> {
+    pub fn ask(
+        &self,
+        task: Task,
+        descriptors: &[BorrowedFd<'_>],
+        limit: Duration,
+    ) -> Result<Answer, AskError> {
         self.ask_watched(task, descriptors, limit, |_| Ok(()))
     }
 
@@ -259,7 +270,9 @@ impl Child {
                 Ok((Reply::Refused { diagnostics }, _)) => break Err(AskError::Refused(diagnostics)),
                 Ok(answer) => break Ok(answer),
                 Err(RecvTimeoutError::Disconnected) => break Err(AskError::Gone),
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => break Err(AskError::Late(limit)),
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                    break Err(AskError::Late(limit));
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(reason) = watch(self) {
                         break Err(AskError::Stopped(reason));

@@ -106,7 +106,11 @@ impl Supervisor {
         outcome(&fleet, true, false, fleet.force.warnings.clone())
     }
 
-    fn put_in_force(&self, tasted: Tasted, source: GenerationSource) -> Result<ReloadOutcome, Vec<Diagnostic>> {
+    fn put_in_force(
+        &self,
+        tasted: Tasted,
+        source: GenerationSource,
+    ) -> Result<ReloadOutcome, Vec<Diagnostic>> {
         let planned = self.fleet().sockets.plan(&tasted.loaded.listeners, tasted.loaded.threads);
         let plan = match planned {
             Ok(plan) => plan,
@@ -136,7 +140,11 @@ impl Supervisor {
         fleet.force.warnings.extend(undone.into_iter().filter(|found| found.code == METRICS_NOT_SERVED));
         fleet.refused = None;
         let old = fleet.standby.take();
-        let needless = if standby { fleet.standby.replace(Standby { child, number }) } else { Some(Standby { child, number }) };
+        let needless = if standby {
+            fleet.standby.replace(Standby { child, number })
+        } else {
+            Some(Standby { child, number })
+        };
         for standby in old.into_iter().chain(needless) {
             standby.child.kill();
         }
@@ -155,7 +163,10 @@ impl Supervisor {
                 Ok(()) if self.is_active(&active) => return Ok(()),
                 Err(error @ AskError::Refused(_)) => return Err(error),
                 Err(error) if attempt >= ATTEMPTS => return Err(error),
-                other => tracing::warn!(?other, "the edge was replaced in the middle of a change; it is made again"),
+                other => tracing::warn!(
+                    ?other,
+                    "the edge was replaced in the middle of a change; it is made again"
+                ),
             }
             attempt += 1;
         }
@@ -176,7 +187,8 @@ impl Supervisor {
     }
 
     fn is_active(&self, child: &Arc<Child>) -> bool {
-        self.fleet().active.as_ref().is_some_and(|active| Arc::ptr_eq(active, child)) && child.ended().is_none()
+        self.fleet().active.as_ref().is_some_and(|active| Arc::ptr_eq(active, child))
+            && child.ended().is_none()
     }
 
     fn wait_for_edge(&self) -> Option<Arc<Child>> {

@@ -106,7 +106,12 @@ impl Fleet {
     }
 
     /// Has a process that serves change over to a plan.
-    pub fn change_over(&self, child: &Child, plan: &super::sockets::Plan, metrics: MetricsOrder) -> Result<(), AskError> {
+    pub fn change_over(
+        &self,
+        child: &Child,
+        plan: &super::sockets::Plan,
+        metrics: MetricsOrder,
+    ) -> Result<(), AskError> {
         // The first process after the start holds nothing yet.
         let holds = self.active.as_ref().is_some_and(|active| active.pid == child.pid);
         let (listeners, mut descriptors) = self.sockets.orders(plan, holds);
@@ -166,7 +171,9 @@ impl Fleet {
     /// Every process there is, with its role.
     pub fn processes(&self) -> Vec<(api::admin::ProcessRole, Arc<Child>)> {
         use api::admin::ProcessRole::{Draining, Edge, Keeper, Standby, Taster};
-        let one = |role, child: &Option<Arc<Child>>| child.iter().map(|child| (role, child.clone())).collect::<Vec<_>>();
+        let one = |role, child: &Option<Arc<Child>>| {
+            child.iter().map(|child| (role, child.clone())).collect::<Vec<_>>()
+        };
         let mut all = one(Edge, &self.active);
         all.extend(self.standby.iter().map(|standby| (Standby, standby.child.clone())));
         all.extend(one(Taster, &self.taster));

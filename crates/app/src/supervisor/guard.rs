@@ -42,7 +42,8 @@ impl Backoff {
     fn failed(&mut self) {
         let pause = PAUSE.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
         // Between half and all of it. Without randomness the middle will do.
-        let share = getrandom::u32().map_or(0.75, |random| 0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0);
+        let share =
+            getrandom::u32().map_or(0.75, |random| 0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0);
         self.next = Instant::now() + pause.mul_f64(share);
         self.failures = self.failures.saturating_add(1);
     }
@@ -99,7 +100,12 @@ pub fn guard(supervisor: &Supervisor) {
 fn wait(supervisor: &Supervisor) {
     let watched: Vec<Arc<Child>> = {
         let fleet = supervisor.fleet();
-        fleet.active.iter().cloned().chain(fleet.standby.iter().map(|standby| standby.child.clone())).collect()
+        fleet
+            .active
+            .iter()
+            .cloned()
+            .chain(fleet.standby.iter().map(|standby| standby.child.clone()))
+            .collect()
     };
     let mut fds: Vec<PollFd<'_>> = watched.iter().map(|child| PollFd::new(child, PollFlags::IN)).collect();
     let span = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK.subsec_nanos()) };
@@ -128,7 +134,8 @@ fn sweep(fleet: &mut Fleet) {
 fn is_to_blame(condition: &Condition, memory: bool) -> bool {
     match condition {
         Condition::Ended(Ending::Signal(signal)) => {
-            let outside = [signal_hook::consts::SIGKILL, signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT];
+            let outside =
+                [signal_hook::consts::SIGKILL, signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT];
             memory || !outside.contains(signal)
         }
         Condition::Ended(Ending::Code(code)) => *code != 0,
@@ -223,7 +230,12 @@ fn fall_back(supervisor: &Supervisor, fleet: &mut Fleet, reason: &str) {
 }
 
 /// Loads a stored generation in a new process, rehearses it, and puts it in force.
-fn try_stored(supervisor: &Supervisor, fleet: &mut Fleet, number: u64, package: std::fs::File) -> anyhow::Result<()> {
+fn try_stored(
+    supervisor: &Supervisor,
+    fleet: &mut Fleet,
+    number: u64,
+    package: std::fs::File,
+) -> anyhow::Result<()> {
     let load = Load { number, from: LoadFrom::Package { served: true } };
     let (child, loaded) = supervisor.load_tasted(load, Some(&package), &fleet.tickets)?;
     anyhow::ensure!(!fleet.given_up.contains_key(&loaded.id), "it was given up before");
@@ -231,7 +243,11 @@ fn try_stored(supervisor: &Supervisor, fleet: &mut Fleet, number: u64, package: 
 }
 
 /// Puts the compiled-in defaults in force: every request gets 503 and a page that says so.
-fn use_defaults(supervisor: &Supervisor, fleet: &mut Fleet, listeners: Vec<WantedListener>) -> anyhow::Result<()> {
+fn use_defaults(
+    supervisor: &Supervisor,
+    fleet: &mut Fleet,
+    listeners: Vec<WantedListener>,
+) -> anyhow::Result<()> {
     let child = supervisor.start_child(&fleet.tickets)?;
     let number = fleet.highest + 1;
     let load = Load { number, from: LoadFrom::Defaults { listeners } };
@@ -284,7 +300,9 @@ pub fn keep_standby(supervisor: &Supervisor) {
         let package = fleet.force.package.try_clone();
         let (source, listeners) = (fleet.force.source, fleet.force.loaded.listeners.clone());
         drop(fleet);
-        match package.and_then(|package| supervisor.load_known(number, source, &listeners, &package, &tickets)) {
+        match package
+            .and_then(|package| supervisor.load_known(number, source, &listeners, &package, &tickets))
+        {
             Ok(child) => {
                 backoff.succeeded();
                 let mut fleet = supervisor.fleet();

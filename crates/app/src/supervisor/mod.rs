@@ -180,7 +180,8 @@ impl Supervisor {
         fleet.sockets.close();
         let mut limits = fleet.force.loaded.drain;
         if impatient {
-            limits.idle_ms = limits.idle_ms.min(u64::try_from(IMPATIENT.as_millis()).unwrap_or(limits.idle_ms));
+            limits.idle_ms =
+                limits.idle_ms.min(u64::try_from(IMPATIENT.as_millis()).unwrap_or(limits.idle_ms));
         }
         let needless = fleet.standby.take().map(|standby| standby.child);
         for child in needless.into_iter().chain(fleet.taster.take()).chain(fleet.keeper.take()) {
@@ -325,6 +326,9 @@ fn listen_to_signals(events: mpsc::SyncSender<Event>) -> anyhow::Result<()> {
             }
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).context("cannot listen to signals")?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)
+        .context("cannot listen to signals")?;
     Ok(())
 }

@@ -57,7 +57,9 @@ impl Sockets {
             match passed.take_tcp_listener(index) {
                 Ok(Some(socket)) => inherited.push(socket),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(index, %error, "a socket that was passed in is not a TCP listener"),
+                Err(error) => {
+                    tracing::warn!(index, %error, "a socket that was passed in is not a TCP listener")
+                }
             }
         }
         Self { inherited, ..Self::default() }
@@ -66,7 +68,9 @@ impl Sockets {
     /// Takes over what an edge hands over: the sockets of its listeners, and of its metrics.
     pub fn adopt(&mut self, adopted: &Adopted, descriptors: Vec<std::os::fd::OwnedFd>) {
         let mut sockets = descriptors.into_iter().map(TcpListener::from);
-        for ListenerOrder { id, configured, address, tls, sockets: count } in adopted.listeners.iter().cloned() {
+        for ListenerOrder { id, configured, address, tls, sockets: count } in
+            adopted.listeners.iter().cloned()
+        {
             let sockets: Vec<_> = sockets.by_ref().take(count).collect();
             self.next = self.next.max(id + 1);
             self.listeners.push(Listening { id, configured, address, tls, sockets });
@@ -100,10 +104,17 @@ impl Sockets {
         if errors.is_empty() { Ok(Plan { wanted: places }) } else { Err(errors) }
     }
 
-    fn open(&mut self, wanted: &WantedListener, all: &[WantedListener], threads: usize) -> io::Result<Listening> {
+    fn open(
+        &mut self,
+        wanted: &WantedListener,
+        all: &[WantedListener],
+        threads: usize,
+    ) -> io::Result<Listening> {
         let configured = wanted.address;
-        let passed =
-            self.inherited.iter().position(|socket| socket.local_addr().is_ok_and(|bound| bound == configured));
+        let passed = self
+            .inherited
+            .iter()
+            .position(|socket| socket.local_addr().is_ok_and(|bound| bound == configured));
         let sockets = match passed {
             // One socket, shared by all threads.
             Some(at) => vec![self.inherited.swap_remove(at)],
@@ -176,7 +187,8 @@ impl Sockets {
     /// the backlog before it closes them.
     pub fn release(&mut self, plan: &Plan) {
         for held in &mut self.listeners {
-            let kept = plan.wanted.iter().any(|place| matches!(place, Place::Kept { id, .. } if *id == held.id));
+            let kept =
+                plan.wanted.iter().any(|place| matches!(place, Place::Kept { id, .. } if *id == held.id));
             if !kept {
                 held.sockets.clear();
             }
@@ -227,7 +239,12 @@ impl Sockets {
 }
 
 /// One socket per thread on the same address; the kernel spreads connections over them.
-fn bind(configured: SocketAddr, all: &[WantedListener], threads: usize, ours: bool) -> io::Result<Vec<TcpListener>> {
+fn bind(
+    configured: SocketAddr,
+    all: &[WantedListener],
+    threads: usize,
+    ours: bool,
+) -> io::Result<Vec<TcpListener>> {
     // `[::]` takes IPv4 too, unless somebody else on the list wants that port on IPv4.
     let only_v6 =
         all.iter().any(|other| other.address.is_ipv4() && other.address.port() == configured.port());

@@ -71,7 +71,10 @@ pub fn start(
         trial: None,
         taster: None,
         draining: Vec::new(),
-        left_over: super::child::all().into_iter().filter(|pid| pid.as_raw_nonzero().get().cast_unsigned() != child.pid).collect(),
+        left_over: super::child::all()
+            .into_iter()
+            .filter(|pid| pid.as_raw_nonzero().get().cast_unsigned() != child.pid)
+            .collect(),
         keeper: None,
         sockets,
         force: Force { loaded, source, since: now(), package, warnings },

@@ -20,7 +20,8 @@ impl Supervisor {
     pub fn status(&self) -> Status {
         let edge = self.edge_status();
         let fleet = self.fleet();
-        let mut warnings: Vec<String> = fleet.force.warnings.iter().map(|found| found.message.clone()).collect();
+        let mut warnings: Vec<String> =
+            fleet.force.warnings.iter().map(|found| found.message.clone()).collect();
         warnings.extend(self.warnings_about_source(fleet.force.source));
         if fleet.refused.is_none() {
             warnings.extend(self.warning_about_file(&fleet.force.loaded.text_hash));
@@ -61,7 +62,9 @@ impl Supervisor {
 
     fn edge_status(&self) -> Result<EdgeStatus, String> {
         let active = self.fleet().active.clone();
-        let Some(active) = active else { return Err("no edge runs at the moment; one is being started".to_owned()) };
+        let Some(active) = active else {
+            return Err("no edge runs at the moment; one is being started".to_owned());
+        };
         match active.ask(Task::Status, &[], EDGE) {
             Ok((Reply::Status(status), _)) => Ok(*status),
             Ok(_) => Err("the edge answered something unexpected".to_owned()),
@@ -119,13 +122,13 @@ impl Supervisor {
         let mut certificates = self.edge_status()?.certificates;
         let folder = sources::certificates(self.state.path());
         for certificate in &mut certificates {
-            if certificate.source == CertificateSource::Acme
+            /*SHIM if certificate.source == CertificateSource::Acme
                 && let Some(name) = certificate.names.first()
                 && let Some(kept) = acme::read_status(&folder, name)
             {
                 certificate.renews = kept.renews;
                 certificate.problem = kept.problem;
-            }
+            }*/
         }
         Ok(certificates)
     }

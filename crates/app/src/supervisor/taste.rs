@@ -62,7 +62,10 @@ pub fn taste(
     let mut trial = Trial { child, limits, number, supervisor, good: false };
     let (reply, descriptors) = trial.ask(Task::Load(load), package, "loading it")?;
     let (Reply::Loaded(loaded), Some(package)) = (reply, descriptors.into_iter().next()) else {
-        return Err(vec![finding("taster-confused", "the process that tried it answered something else".to_owned())]);
+        return Err(vec![finding(
+            "taster-confused",
+            "the process that tried it answered something else".to_owned(),
+        )]);
     };
     trial.ask(Task::Rehearse, None, "its deferred work and golden requests")?;
     trial.good = true;
@@ -89,11 +92,16 @@ impl Trial<'_> {
             }
             let used = child.processor_time().saturating_sub(began.1);
             if used > self.limits.time {
-                return Err(format!("{doing} took more than {} s of processor time", self.limits.time.as_secs()));
+                return Err(format!(
+                    "{doing} took more than {} s of processor time",
+                    self.limits.time.as_secs()
+                ));
             }
             Ok(())
         };
-        self.child.ask_watched(task, &descriptors, self.limits.time, watch).map_err(|error| self.explain(error, doing))
+        self.child
+            .ask_watched(task, &descriptors, self.limits.time, watch)
+            .map_err(|error| self.explain(error, doing))
     }
 
     fn explain(&self, error: AskError, doing: &str) -> Vec<Diagnostic> {
@@ -101,7 +109,13 @@ impl Trial<'_> {
             AskError::Refused(diagnostics) => return diagnostics,
             AskError::Gone => {
                 let ending = self.child.wait_for_end().unwrap_or(Ending::Unknown);
-                ("taster-died", format!("generation {} ended the process that tried it, in {doing}: {ending}", self.number))
+                (
+                    "taster-died",
+                    format!(
+                        "generation {} ended the process that tried it, in {doing}: {ending}",
+                        self.number
+                    ),
+                )
             }
             AskError::Late(limit) => (
                 "taster-hung",
@@ -128,7 +142,8 @@ impl Supervisor {
         package: Option<&File>,
         tickets: &[TicketKey],
     ) -> Result<(Arc<Child>, Loaded), AskError> {
-        let tasted = taste(&self.launch(), self.taste, load, package, tickets, None).map_err(AskError::Refused)?;
+        let tasted =
+            taste(&self.launch(), self.taste, load, package, tickets, None).map_err(AskError::Refused)?;
         Ok((tasted.child, tasted.loaded))
     }
 

@@ -33,7 +33,9 @@ impl Supervisor {
         let from = env!("CARGO_PKG_VERSION").to_owned();
         let program = match self.program(binary) {
             Ok(program) => program,
-            Err(found) => return UpgradeOutcome { upgraded: false, from, to: None, diagnostics: vec![found] },
+            Err(found) => {
+                return UpgradeOutcome { upgraded: false, from, to: None, diagnostics: vec![found] };
+            }
         };
         let mut to = None;
         let outcome = self.try_upgrade(&program, bake.unwrap_or(BAKE).min(MAX_BAKE), &mut to);
@@ -78,13 +80,23 @@ impl Supervisor {
                 .map(|path| PathBuf::from(path.to_string_lossy().trim_end_matches(" (deleted)")))
                 .map_err(|error| problem(error.to_string(), "name the new binary with --binary"))?,
         };
-        let path = std::fs::canonicalize(&given)
-            .map_err(|error| problem(format!("{}: {error}", given.display()), "name the new binary with --binary"))?;
+        let path = std::fs::canonicalize(&given).map_err(|error| {
+            problem(format!("{}: {error}", given.display()), "name the new binary with --binary")
+        })?;
         let is_file = std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file());
-        if is_file { Ok(path) } else { Err(problem(format!("{} is not a file", path.display()), "name a binary")) }
+        if is_file {
+            Ok(path)
+        } else {
+            Err(problem(format!("{} is not a file", path.display()), "name a binary"))
+        }
     }
 
-    fn try_upgrade(&self, program: &Path, bake: Duration, to: &mut Option<String>) -> Result<(), Vec<Diagnostic>> {
+    fn try_upgrade(
+        &self,
+        program: &Path,
+        bake: Duration,
+        to: &mut Option<String>,
+    ) -> Result<(), Vec<Diagnostic>> {
         let Tasted { child: new, .. } = self.taste_binary(program)?;
         *to = Some(new.version.clone());
         let old = {
@@ -174,7 +186,10 @@ impl Supervisor {
         }
         let now = new.beat();
         if is_worse(before, &now) {
-            return Err(format!("{} of {} answers of the new binary are failures", now.failures, now.requests));
+            return Err(format!(
+                "{} of {} answers of the new binary are failures",
+                now.failures, now.requests
+            ));
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use api::process::Supervision;
 use base::event::Protocol;
 use base::id::ContentHash;
 use base::time::Timestamp;
@@ -52,6 +53,7 @@ pub struct Metrics {
 struct State {
     generation: Option<(u64, ContentHash)>,
     reload: Option<(bool, Timestamp)>,
+    supervision: Option<Supervision>,
     certificates: BTreeMap<Arc<str>, Timestamp>,
 }
 
@@ -114,6 +116,16 @@ impl Metrics {
     /// A reload (or the start) has taken the configuration, or has refused it.
     pub fn reload_finished(&self, success: bool, at: Timestamp) {
         lock(&self.state).reload = Some((success, at));
+    }
+
+    /// What the supervisor has counted.
+    pub fn set_supervision(&self, supervision: Supervision) {
+        lock(&self.state).supervision = Some(supervision);
+    }
+
+    /// What the access log counts into.
+    pub fn log_counts(&self) -> Arc<LogCounts> {
+        self.log.clone()
     }
 
     /// When the certificates now served end, by site; replaces what was known before.
