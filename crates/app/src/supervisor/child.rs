@@ -380,7 +380,21 @@ impl Drop for Child {
     fn drop(&mut self) {
         // Ends the reading thread. A child that serves and is not told to end goes on, as an orphan.
         self.channel.close();
+        if self.ended().is_none()
+            && let Ok(pid) = process(self.pid)
+        {
+            lock(&UNWATCHED).push(pid);
+        }
     }
+}
+
+/// Processes nobody looks at any more, most of them ended a moment ago: their exit status is still to be collected. As
+/// many as the kernel lets this process have.
+static UNWATCHED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Collects the exit status of processes nobody looks at any more, so that no zombie stays.
+pub fn collect_unwatched() {
+    lock(&UNWATCHED).retain(|pid| !collect(*pid));
 }
 
 /// Reads what a child says until it has nothing more to say.

@@ -118,6 +118,7 @@ fn wait(supervisor: &Supervisor) {
 fn sweep(fleet: &mut Fleet) {
     fleet.draining.retain(|child| child.ended().is_none());
     fleet.left_over.retain(|pid| !super::child::collect(*pid));
+    super::child::collect_unwatched();
     if let Some(standby) = &fleet.standby {
         let condition = standby.child.look();
         if condition != Condition::Fine {
@@ -218,6 +219,8 @@ fn fall_back(supervisor: &Supervisor, fleet: &mut Fleet, reason: &str) {
         if number >= bad.number {
             continue;
         }
+        // Each try may take as long as a taste may.
+        supervisor.notify.watchdog();
         match try_stored(supervisor, fleet, number, package) {
             Ok(()) => return fleet.tell_supervision(),
             Err(error) => tracing::error!(number, %error, "a stored generation cannot be used"),
