@@ -9,6 +9,7 @@ mod differential;
 mod identity;
 mod memory;
 mod origin_refusals;
+mod packaging;
 mod proxying;
 mod refusals;
 mod reload;
