@@ -2,7 +2,8 @@
 
 #[cfg(test)]
 mod deferred;
-#[cfg(all(test, feature = "faults"))]
+#[cfg(test)]
+#[cfg(feature = "faults")]
 mod faults;
 #[cfg(test)]
 mod golden;
