@@ -120,8 +120,9 @@ fn does_not_serve() {
     for order in orders(&stage) {
         // Closed or reset, as it happens; every connection is one of these.
         let failures = edge::probe::probe(&[order], &stage.edge.current(), "");
-        let failed =
-            failures.iter().filter_map(|text| text.rsplit_once('(')?.1.split_once(" of 4")?.0.parse().ok());
+        let failed = failures
+            .iter()
+            .filter_map(|text| text.rsplit_once('(')?.1.split_once(" of 4")?.0.parse::<usize>().ok());
         assert_eq!(failed.sum::<usize>(), 4, "{failures:?}");
     }
     // It can still be told to stop.
