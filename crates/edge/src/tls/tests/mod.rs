@@ -7,3 +7,4 @@ mod fixture;
 mod handshake;
 mod hello;
 mod origin;
+mod visitor;
