@@ -113,6 +113,7 @@ struct Parts {
     metrics_socket: Option<TcpListener>,
     ops: Option<Ops>,
     tickets: Vec<TicketKey>,
+    supervision: Supervision,
     waiting: Option<Arc<orphan::Rendezvous>>,
     drain: Option<Drain>,
 }
@@ -224,6 +225,7 @@ impl EdgeProcess {
 
     fn tell_metrics(&self, supervision: &Supervision) {
         self.metrics.reload_finished(!supervision.refused, now());
+        self.lock().supervision = supervision.clone();
         self.metrics.set_supervision(supervision.clone());
     }
 
@@ -238,12 +240,12 @@ impl EdgeProcess {
     fn try_load(&self, load: Load, descriptors: Vec<OwnedFd>) -> Result<(Loaded, OwnedFd), Vec<Diagnostic>> {
         let problem = |error: anyhow::Error| vec![cannot_start(&error)];
         let given = descriptors.into_iter().next().map(File::from);
-        let number = load.number;
+        let (number, source) = (load.number, load.source);
         if let LoadFrom::Defaults { listeners } = &load.from {
             return self.load_defaults(number, listeners);
         }
         let is_package = matches!(load.from, LoadFrom::Package { .. });
-        let (sources, mode, source) = self.gather(load.from, given.as_ref())?;
+        let (sources, mode) = self.gather(load.from, given.as_ref())?;
         let built = self.builder.build(&sources, number, mode)?;
         let package = match given.filter(|_| is_package) {
             Some(package) => package,
@@ -292,11 +294,7 @@ impl EdgeProcess {
         Ok((loaded, copy.into()))
     }
 
-    fn gather(
-        &self,
-        from: LoadFrom,
-        package: Option<&File>,
-    ) -> Result<(Sources, Mode, GenerationSource), Vec<Diagnostic>> {
+    fn gather(&self, from: LoadFrom, package: Option<&File>) -> Result<(Sources, Mode), Vec<Diagnostic>> {
         let problem = |error: anyhow::Error| vec![cannot_start(&error)];
         let open = || {
             let package = package.context("an order came without its package").map_err(problem)?;
@@ -307,24 +305,18 @@ impl EdgeProcess {
         match from {
             LoadFrom::File { path } => {
                 let sources = sources::read_file(&path, &self.certificates)?;
-                Ok((sources, Mode::Fresh, GenerationSource::Config))
+                Ok((sources, Mode::Fresh))
             }
             LoadFrom::Text { text } => {
                 let text = Arc::from(text.into_bytes());
                 let sources = sources::gather(COMMAND_LINE, text, &self.certificates);
-                Ok((sources, Mode::Fresh, GenerationSource::CommandLine))
+                Ok((sources, Mode::Fresh))
             }
-            LoadFrom::Package { served } => {
-                let (mode, source) = match served {
-                    true => (Mode::Stored, GenerationSource::LastGood),
-                    false => (Mode::Fresh, GenerationSource::Config),
-                };
-                Ok((open()?, mode, source))
-            }
+            LoadFrom::Package { served } => Ok((open()?, if served { Mode::Stored } else { Mode::Fresh })),
             LoadFrom::Reread => {
                 let old = open()?;
                 let sources = sources::gather(&old.file, old.text, &self.certificates);
-                Ok((sources, Mode::Fresh, GenerationSource::Config))
+                Ok((sources, Mode::Fresh))
             }
             LoadFrom::Defaults { .. } => Err(problem(anyhow::anyhow!("the defaults have no sources"))),
         }

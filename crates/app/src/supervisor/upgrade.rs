@@ -147,7 +147,7 @@ impl Supervisor {
             GenerationSource::Defaults => LoadFrom::Defaults { listeners },
             _ => LoadFrom::Package { served: true },
         };
-        taste(&launch, self.taste, Load { number, from }, Some(&package), &tickets, Some(self))
+        taste(&launch, self.taste, Load { number, from, source }, Some(&package), &tickets, Some(self))
     }
 
     /// The new one accepts, then the old one no longer does; then the new one must do well for a while.
