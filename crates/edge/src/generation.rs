@@ -14,7 +14,7 @@ use snapshot::generation::{Origin, Site, Snapshot};
 use crate::telemetry::metrics::{Metrics, SiteMetrics};
 use crate::tls::certificates::Expired;
 use crate::tls::{
-    self, Certificates, DevelopmentAuthority, LoadError, OriginTlsConfigs, Protocols, ServerTls,
+    self, Certificates, Challenges, DevelopmentAuthority, LoadError, OriginTlsConfigs, Protocols, ServerTls,
 };
 use crate::upstream::budget::RetryBudget;
 use crate::upstream::health::{HealthRegistry, SiteHealth};
@@ -32,6 +32,8 @@ pub struct Generation {
     pub tls: Option<Arc<ServerConfig>>,
     /// The sites' certificates.
     pub certificates: Arc<Certificates>,
+    /// What authorities will look for; the same in every generation.
+    pub challenges: Arc<Challenges>,
 }
 
 /// One site, ready.
@@ -79,6 +81,7 @@ pub struct Loader {
     health: HealthRegistry,
     budgets: Mutex<HashMap<String, Arc<RetryBudget>>>,
     pools: Mutex<HashMap<String, PoolKey>>,
+    challenges: Arc<Challenges>,
     /// Counters of the whole process.
     pub metrics: Arc<Metrics>,
 }
@@ -97,8 +100,14 @@ impl Loader {
             health: HealthRegistry::new(Instant::now()),
             budgets: Mutex::default(),
             pools: Mutex::default(),
+            challenges: Arc::default(),
             metrics,
         })
+    }
+
+    /// What authorities will look for, while they are asked for certificates.
+    pub fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
     }
 
     /// Makes a snapshot runnable; all findings at once. May read the system's authorities from disk.
@@ -131,7 +140,8 @@ impl Loader {
             }
         };
         let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Generation { number, snapshot, sites, tls, certificates })
+        let challenges = self.challenges.clone();
+        Ok(Generation { number, snapshot, sites, tls, certificates, challenges })
     }
 
     fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {
