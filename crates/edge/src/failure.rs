@@ -12,6 +12,12 @@ pub enum Failure {
     Refused(Refusal),
     /// No site has this host.
     UnknownHost,
+    /// No generation could be used; compiled-in defaults are in force.
+    NoConfiguration,
+    /// The site asks for a certificate of the visitor, who cannot show one over plain HTTP.
+    ClientCertificate,
+    /// The site asks for a certificate of the visitor, and this connection was made without.
+    ClientCertificateElsewhere,
     /// The request has been through this Rempart before (RFC 8586).
     Loop,
     /// The body is larger than the site takes.
@@ -64,6 +70,9 @@ impl Failure {
         let (status, cloudflare, fault, reason, retry_after) = match self {
             Self::Refused(Refusal { status, reason }) => (status, status, Visitor, reason, None),
             Self::UnknownHost => (421, 421, Visitor, "unknown_host", None),
+            Self::NoConfiguration => (503, 503, Edge, "no_configuration", Some(30)),
+            Self::ClientCertificate => (403, 403, Visitor, "client_certificate_required", None),
+            Self::ClientCertificateElsewhere => (421, 421, Visitor, "client_certificate_required", None),
             Self::Loop => (508, 508, Edge, "loop_detected", None),
             Self::BodyTooLarge => (413, 413, Visitor, "body_too_large", None),
             Self::BodyTimeout => (408, 408, Visitor, "request_timeout", None),

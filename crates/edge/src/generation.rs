@@ -33,6 +33,8 @@ pub struct Generation {
     pub tls: Option<Arc<ServerSettings>>,
     /// The sites' certificates.
     pub certificates: Arc<Certificates>,
+    /// What authorities will look for; the same in every generation.
+    pub challenges: Arc<Challenges>,
 }
 
 /// One site, ready.
@@ -144,7 +146,8 @@ impl Loader {
         }
         let (Ok((certificates, tls)), true) = (loaded, errors.is_empty()) else { return Err(errors) };
         let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Generation { number, snapshot, sites, tls, certificates })
+        let challenges = self.challenges().clone();
+        Ok(Generation { number, snapshot, sites, tls, certificates, challenges })
     }
 
     fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {

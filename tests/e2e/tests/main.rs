@@ -6,6 +6,7 @@ mod broken_config;
 mod browser;
 mod certificates;
 mod differential;
+mod encryption;
 mod identity;
 mod memory;
 mod origin_refusals;

@@ -146,7 +146,11 @@ fn access_log(out: &mut Exposition, metrics: &Metrics) {
 
 /// Told by the supervisor, so that they survive the processes they are about.
 fn supervision(out: &mut Exposition, seen: &Supervision) {
-    out.family("rempart_edge_replaced_total", "counter", "Edge processes replaced, by what was wrong with them.");
+    out.family(
+        "rempart_edge_replaced_total",
+        "counter",
+        "Edge processes replaced, by what was wrong with them.",
+    );
     out.sample(&[("reason", "ended")], seen.crashes);
     out.sample(&[("reason", "hung")], seen.hangs);
     out.family("rempart_upgrades_total", "counter", "Upgrades tried, by outcome.");
