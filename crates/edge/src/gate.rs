@@ -64,7 +64,8 @@ pub enum Gate {
 
 /// Answers when the request is an authority's, for a token that is pending: `pending` has the content then.
 pub fn challenge(head: &RequestHead, pending: impl Fn(&str) -> Option<Arc<str>>) -> Option<Own> {
-    let token = path(head).strip_prefix(CHALLENGE_PATH)?;
+    let token = head.target.strip_prefix(CHALLENGE_PATH)?;
+    let token = token.split_once('?').map_or(token, |(token, _)| token);
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return None;
     }
@@ -80,7 +81,7 @@ pub fn pass(head: &RequestHead, site: &Site, approach: Approach, listeners: &[Li
     let redirected = site.tls.redirect
         && approach.scheme == Scheme::Http
         // Authorities follow redirects only if they like the certificate, which may be what they are asked for.
-        && !path(head).starts_with(CHALLENGE_PATH);
+        && !head.target.starts_with(CHALLENGE_PATH);
     let certificate_missing =
         site.tls.client.as_ref().is_some_and(|client| client.required) && !approach.certificate;
     match (certificate_missing, approach.tls, redirected) {
@@ -100,10 +101,6 @@ pub fn tell_hsts(headers: &mut HeaderList, site: &Site, scheme: Scheme) {
     if scheme == Scheme::Https {
         headers.push("Strict-Transport-Security", policy.as_bytes());
     }
-}
-
-fn path(head: &RequestHead) -> &str {
-    head.target.split_once('?').map_or(head.target.as_str(), |(path, _)| path)
 }
 
 /// The same target over `https`. Only GET and HEAD may be 301: clients turn other methods into GET then (RFC 9110
