@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use api::process::SetAside;
 use base::time::Timestamp;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -148,6 +149,17 @@ impl Loader {
         let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
         let challenges = self.challenges().clone();
         Ok(Generation { number, snapshot, sites, tls, certificates, challenges })
+    }
+
+    /// Origins that are set aside now, for a process that takes over; at most `health::MAX_SET_ASIDE`.
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        self.health.export(Instant::now())
+    }
+
+    /// Sets aside what the process before had set aside. Only sites and origins of generations loaded here are affected, so
+    /// load first.
+    pub fn import_set_aside(&self, aside: &[SetAside]) {
+        self.health.import(aside, Instant::now());
     }
 
     fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {
