@@ -11,7 +11,6 @@ mod package;
 mod reference;
 mod report;
 mod run;
-mod shim;
 mod sources;
 mod state;
 mod supervisor;
