@@ -1,6 +1,7 @@
 //! Certificates from an authority, pebble: asked for, shown, renewed, revoked and asked for again, while the site is
 //! served.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,16 +56,27 @@ fn order(rempart: &Rempart, verb: &str, name: &str) {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
-fn life_of_a_certificate(challenge: &str) {
+fn acme(challenge: &str) -> String {
+    let contact = "contact = [\"mailto:a@example.test\"]\nagree_to_terms = true";
+    format!("[acme]\n{contact}\nchallenge = \"{challenge}\"\n")
+}
+
+/// Where nobody listens.
+fn nobody() -> SocketAddr {
+    Addresses::free().0[0]
+}
+
+/// With `first_down`, nothing listens where the first authority should be, and pebble is the second.
+fn life_of_a_certificate(challenge: &str, first_down: bool) {
     let (host, addresses) = (Host::new(), Addresses::free());
     let pebble = Pebble::start(addresses.0[0].port(), addresses.0[1].port(), REFUSED_NONCES);
     let place = Place::new();
     place.write("pebble.pem", pebble.server_authority());
-    let acme = format!(
-        "[acme]\ncontact = [\"mailto:a@example.test\"]\nagree_to_terms = true\nchallenge = \"{challenge}\"\n\
-         [[acme.authority]]\ndirectory = \"{}\"\nroots = \"pebble.pem\"",
-        pebble.directory()
-    );
+    let mut acme = acme(challenge);
+    if first_down {
+        acme += &format!("[[acme.authority]]\ndirectory = \"https://{}/dir\"\n", nobody());
+    }
+    acme += &format!("[[acme.authority]]\ndirectory = \"{}\"\nroots = \"pebble.pem\"", pebble.directory());
     let config = addresses.listeners(Config::new().raw(PATIENT).raw(&acme));
     let config = config.site("acme", &NAMES).raw("[site.tls]\nacme = true").origin(host.url());
     place.write("rempart.toml", config.text());
@@ -112,12 +124,12 @@ fn life_of_a_certificate(challenge: &str) {
 
 #[test]
 fn certificates_come_by_http_01() {
-    life_of_a_certificate("http-01");
+    life_of_a_certificate("http-01", false);
 }
 
 #[test]
-fn certificates_come_by_tls_alpn_01() {
-    life_of_a_certificate("tls-alpn-01");
+fn certificates_come_by_tls_alpn_01_from_the_second_authority_while_the_first_is_down() {
+    life_of_a_certificate("tls-alpn-01", true);
 }
 
 /// An authority that cannot be reached costs its certificates, and nothing else.
@@ -125,11 +137,7 @@ fn certificates_come_by_tls_alpn_01() {
 fn without_an_authority_the_rest_is_served_and_the_trouble_is_told() {
     let (host, addresses) = (Host::new(), Addresses::free());
     let place = Place::new();
-    let nobody = Addresses::free().0[0];
-    let acme = format!(
-        "[acme]\ncontact = [\"mailto:a@example.test\"]\nagree_to_terms = true\n\
-         [[acme.authority]]\ndirectory = \"https://{nobody}/dir\""
-    );
+    let acme = acme("http-01") + &format!("[[acme.authority]]\ndirectory = \"https://{}/dir\"", nobody());
     let config = addresses.listeners(Config::new().raw(PATIENT).raw(&acme));
     let config = config.site("acme", &NAMES[..1]).raw("[site.tls]\nacme = true").origin(host.url());
     place.write("rempart.toml", config.site("dev", &["dev.test"]).origin(host.url()).text());

@@ -12,7 +12,7 @@ use harness::rempart::{Rempart, process_of};
 use rustix::process::Signal;
 
 use crate::heavy;
-use crate::stage::{HOST, config, load, pace, times};
+use crate::stage::{FULL, HOST, LIGHT, config, load, times};
 
 /// The moment of a kill lies anywhere in this time after the standby has come, in milliseconds.
 const MOMENTS: u32 = 300;
@@ -48,7 +48,7 @@ fn killed_and_stopped_edges_are_replaced_and_only_what_was_in_flight_is_lost() {
     let host = Host::new();
     let rempart = Rempart::with(&config(&host));
     rempart.await_standby();
-    let load = load(&rempart, pace());
+    let load = load(&rempart, FULL);
     let mut random = Random::seeded(3);
     let each = times(5, 50);
     for _ in 0..each {
@@ -99,7 +99,7 @@ fn without_a_standby_a_killed_edge_is_started_anew() {
     let rempart = Rempart::with(&harness::config::Config::empty().raw(&text));
     let before = rempart.ask_status();
     assert!(rempart.standby_pid().is_none() && !before.supervision.standby, "{before:#?}");
-    let load = load(&rempart, crate::stage::LIGHT);
+    let load = load(&rempart, LIGHT);
     let edge = rempart.edge_pid();
     load.halt(edge, Signal::KILL);
     let after = rempart.await_status("a successor", |status| {
@@ -118,7 +118,7 @@ fn a_standby_that_dies_is_replaced_and_nobody_notices() {
     let host = Host::new();
     let rempart = Rempart::with(&config(&host));
     let before = rempart.await_standby();
-    let load = load(&rempart, crate::stage::LIGHT);
+    let load = load(&rempart, LIGHT);
     let standby = process_of(&before, ProcessRole::Standby).unwrap();
     harness::process::end(standby);
     rempart.await_status("another standby", |status| {

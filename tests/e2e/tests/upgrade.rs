@@ -9,7 +9,7 @@ use harness::companions::{Companions, Habit, Host};
 use harness::rempart::{Place, Rempart, binary, faulty, process_of};
 
 use crate::heavy;
-use crate::stage::{HOST, LIGHT, config, load, pace, times};
+use crate::stage::{FULL, HOST, LIGHT, config, load, times};
 
 /// How long a new binary is watched, in seconds.
 const BAKE: u32 = 1;
@@ -27,7 +27,7 @@ fn upgrades_under_load_fail_no_request_and_cut_no_visitor() {
     let mut rempart = place.run();
     rempart.await_standby();
     let mut companions = Companions::arrive(&rempart, &host, HOST);
-    let load = load(&rempart, pace());
+    let load = load(&rempart, FULL);
     let rounds = times(3, 20);
     for n in 0..rounds {
         let edge = rempart.edge_pid();
@@ -53,6 +53,9 @@ fn upgrades_under_load_fail_no_request_and_cut_no_visitor() {
     assert_eq!(host.answered(), report.served, "what was asked twice was answered once");
     let pieces = companions.leave().unwrap_or_else(|cut| panic!("cut: {cut:#?}"));
     println!("{rounds} upgrades; {pieces} pieces on connections that stayed");
+    rempart.await_status("the end of those that were replaced", |status| {
+        process_of(status, ProcessRole::Draining).is_none()
+    });
 }
 
 /// Upgrades to this binary and expects the old one back.

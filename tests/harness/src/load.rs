@@ -3,6 +3,8 @@
 
 mod lines;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fs;

@@ -63,8 +63,9 @@ impl Report {
                     latencies.push(last.ended.saturating_duration_since(record.scheduled));
                     continue;
                 }
-                Some(Trouble::Closed(_) | Trouble::Cut(_)) if excuse(last, halts).is_some() => {
-                    report.lost += 1
+                Some(_) if was_lost(last, halts) => {
+                    report.lost += 1;
+                    continue;
                 }
                 Some(Trouble::Closed(_) | Trouble::Cut(_) | Trouble::Unprocessed(_)) => report.dropped += 1,
                 Some(Trouble::Refused) => report.refused += 1,
@@ -72,7 +73,7 @@ impl Report {
                 Some(Trouble::Timeout) => report.timeouts += 1,
                 Some(Trouble::Generator(_)) => report.unasked += 1,
             }
-            if excuse(last, halts).is_none() && report.failures.len() < MAX_FAILURES {
+            if report.failures.len() < MAX_FAILURES {
                 report.failures.push(words(record, halts));
             }
         }
@@ -150,6 +151,12 @@ fn excuse(attempt: &Attempt, halts: &[Halt]) -> Option<usize> {
     halts.iter().position(|halt| attempt.opened <= halt.until && attempt.ended >= halt.from)
 }
 
+/// Whether an attempt was lost with a halted process.
+fn was_lost(attempt: &Attempt, halts: &[Halt]) -> bool {
+    let gone = matches!(attempt.trouble, Some(Trouble::Closed(_) | Trouble::Cut(_)));
+    gone && excuse(attempt, halts).is_some()
+}
+
 fn halt_report(records: &[Record], halts: &[Halt], halt: &Halt) -> HaltReport {
     let attempts = records.iter().flat_map(|record| [Some(&record.first), record.second.as_ref()]).flatten();
     let under_way = |attempt: &&Attempt| {
@@ -157,8 +164,7 @@ fn halt_report(records: &[Record], halts: &[Halt], halt: &Halt) -> HaltReport {
     };
     let in_flight = attempts.filter(under_way).count() as u64;
     let lost = records.iter().map(Record::last).filter(|last| {
-        let gone = matches!(last.trouble, Some(Trouble::Closed(_) | Trouble::Cut(_)));
-        gone && excuse(last, halts).is_some_and(|at| halts[at].from == halt.from)
+        was_lost(last, halts) && excuse(last, halts).is_some_and(|at| halts[at].from == halt.from)
     });
     let next =
         records.iter().filter(|record| record.first.began > halt.until && record.last().trouble.is_none());
