@@ -68,7 +68,7 @@ impl Frames {
                     let echo = if kind == PING { &payload[..] } else { &[] };
                     self.send(kind, ACK, 0, echo);
                 }
-                SETTINGS | PING => {}
+                _ if stream == 0 && kind != GOAWAY => {}
                 _ => return Ok(Some((kind, stream, payload))),
             }
         }
