@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::GenerationSource;
 use crate::certificates::{AcmeSettings, Challenge};
 use crate::diagnostic::{Diagnostic, Location};
 
 /// Largest frame, in bytes: the status of ten thousand sites fits.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
-/// Descriptors with one frame, at most; the kernel allows 253 (`SCM_MAX_FD`).
-pub const MAX_FRAME_DESCRIPTORS: usize = 128;
+/// Descriptors with one frame, at most: 64 listeners on 64 threads.
+pub const MAX_FRAME_DESCRIPTORS: usize = 4096;
 
 /// From the supervisor to a child.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,12 +31,14 @@ pub struct Order {
 #[serde(tag = "task", rename_all = "snake_case")]
 pub enum Task {
     /// Read, compile and load a generation; it comes into force with `Activate`. Answer: `Loaded` or `Refused`.
+    ///
+    /// Descriptors: the package, for `Package` and `Reread`.
     Load(Load),
     /// Run deferred work to its end and send golden requests through what was loaded. Answer: `Done` or `Refused`.
     Rehearse,
     /// Put what was loaded in force (if it is not) and accept on these listeners and no others. Answer: `Done`.
     ///
-    /// Descriptors: for each listener not held yet, its sockets, in order; then the metrics socket when `metrics` says so.
+    /// Descriptors: for each listener not held yet, its sockets, in order; then the metrics socket, when one is given.
     Activate(Activate),
     /// Stop accepting, keep every connection. Answer: `Done`.
     Pause,
@@ -69,6 +72,16 @@ pub enum Task {
         /// Everything wanted.
         settings: AcmeSettings,
     },
+    /// Only to the keeper: the edge has the challenges it sent with this number.
+    Published {
+        /// Of `Word::Challenges`.
+        serial: u64,
+    },
+    /// Only to the keeper: names that visitors asked for. Nothing is answered.
+    Wanted {
+        /// Lower case.
+        names: Vec<String>,
+    },
     /// Only to the keeper: renew or revoke these names now. Answer: `Done` or `Refused`.
     Certificate {
         /// Revoke instead of renew.
@@ -85,9 +98,9 @@ pub struct Load {
     pub number: u64,
     /// Where it comes from.
     pub from: LoadFrom,
-    /// Where to write it down once it has been loaded, for the other processes.
+    /// What that is called towards people; kept for whoever adopts the process.
     #[serde(default)]
-    pub write: Option<PathBuf>,
+    pub source: GenerationSource,
 }
 
 /// Where a generation comes from.
@@ -104,18 +117,13 @@ pub enum LoadFrom {
         /// Its text.
         text: String,
     },
-    /// A generation written down before, exactly as it was.
-    Stored {
-        /// Where.
-        path: PathBuf,
+    /// A package made before (the sources of a generation in one file), exactly as it was.
+    Package {
         /// Whether it was in force before, so that a certificate past its end is served with a warning.
         served: bool,
     },
-    /// The text of a generation written down before, with every file it refers to read again.
-    Reread {
-        /// Where.
-        path: PathBuf,
-    },
+    /// The text of a package, with every file it refers to read again.
+    Reread,
     /// What is compiled in: every request gets 503 and a page that says so.
     Defaults {
         /// Addresses that were listened on.
@@ -130,6 +138,10 @@ pub struct Loaded {
     pub number: u64,
     /// Its content hash.
     pub id: String,
+    /// Name of the configuration it was made from.
+    pub file: String,
+    /// Hash of the configuration's text, to notice that the file has changed since.
+    pub text_hash: String,
     /// What it wants to listen on.
     pub listeners: Vec<WantedListener>,
     /// Where it wants metrics served.
@@ -164,17 +176,27 @@ pub struct WantedListener {
 pub struct Activate {
     /// All of them; those it holds already come without sockets.
     pub listeners: Vec<ListenerOrder>,
-    /// Whether the last descriptor is the socket of the metrics listener. False keeps the one held.
-    pub metrics: bool,
-    /// Where metrics are served; `None` ends that.
-    #[serde(default)]
-    pub metrics_address: Option<SocketAddr>,
+    /// The metrics listener.
+    pub metrics: MetricsOrder,
     /// Origins that are set aside, from the process before.
     #[serde(default)]
     pub set_aside: Vec<SetAside>,
     /// What certificate authorities ask for.
     #[serde(default)]
     pub challenges: Vec<Challenge>,
+}
+
+/// What becomes of the metrics listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetricsOrder {
+    /// Nothing changes.
+    #[default]
+    Keep,
+    /// The last descriptor is its socket.
+    Serve,
+    /// It ends.
+    End,
 }
 
 /// One listener.
@@ -249,6 +271,9 @@ pub struct Supervision {
     pub tastes_refused: u64,
     /// Whether a standby is ready.
     pub standby: bool,
+    /// Whether the last configuration offered was refused.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 /// From a child to the supervisor.
@@ -273,18 +298,34 @@ pub enum Word {
     },
     /// A sign of life, several times a second.
     Beat(Beat),
-    /// The keeper of certificates: this is pending now; confirmed by a `Challenges` order to the edge and then `Done` back.
+    /// The keeper of certificates: this is pending now. Confirmed by `Published` once the edge has it.
     Challenges {
-        /// Repeated in `Task`-less confirmation: the keeper waits until the edge has them.
+        /// Repeated in the confirmation.
         serial: u64,
         /// All that are pending.
         challenges: Vec<Challenge>,
     },
-    /// An edge: names that visitors asked for, on the allow-list, without a certificate.
-    Wanted {
-        /// Lower case.
-        names: Vec<String>,
-    },
+    /// To a supervisor that finds this edge running without one. Descriptors: the package in force, the sockets of all
+    /// listeners, in order, and the metrics socket when there is one.
+    Adopt(Box<Adopted>),
+}
+
+/// What an edge without a supervisor tells a new one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// What it serves; `None` when it is draining.
+    pub loaded: Option<Loaded>,
+    /// Where that came from.
+    pub source: GenerationSource,
+    /// Its listeners.
+    pub listeners: Vec<ListenerOrder>,
+    /// Whether the last descriptor is its metrics socket.
+    pub metrics: bool,
+    /// Keys of session tickets.
+    pub tickets: Vec<TicketKey>,
+    /// What the supervisor before had counted.
+    #[serde(default)]
+    pub supervision: Supervision,
 }
 
 /// The answer to an order.

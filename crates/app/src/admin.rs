@@ -6,20 +6,21 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use api::admin::{Answer, MAX_REQUEST_BYTES, Request};
 
-use crate::control::Controller;
-use crate::run::Event;
+use crate::supervisor::{Event, Supervisor};
 
 /// Time for one request line to come, and for its answer to be taken.
 const EXCHANGE: Duration = Duration::from_secs(5);
-/// Time a client waits for an answer; a reload reads files and compiles.
-const ANSWER: Duration = Duration::from_secs(60);
+/// Time a client waits for an answer; a reload tries the new generation first, and may wait for another one.
+const ANSWER: Duration = Duration::from_secs(600);
+/// Time an upgrade may take beyond the time the new binary is watched.
+const UPGRADE: Duration = Duration::from_secs(600);
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 16;
 /// Pause after a connection could not be accepted.
@@ -28,11 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
 /// Opens the socket and serves it from a thread of its own.
-pub fn serve(
-    path: &Path,
-    controller: Arc<Controller>,
-    events: mpsc::SyncSender<Event>,
-) -> anyhow::Result<()> {
+pub fn serve(path: &Path, supervisor: Arc<Supervisor>) -> anyhow::Result<()> {
     // The state folder's lock is held, so a socket that is still there was left by a process that is gone.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -59,9 +56,9 @@ pub fn serve(
                 continue;
             }
             let guard = Counted::new(open.clone());
-            let (controller, events) = (controller.clone(), events.clone());
+            let supervisor = supervisor.clone();
             let spawned = std::thread::Builder::new().name("admin-request".to_owned()).spawn(move || {
-                if let Err(error) = exchange(stream, &controller, &events) {
+                if let Err(error) = exchange(stream, &supervisor) {
                     tracing::debug!(%error, "an admin request was not completed");
                 }
                 drop(guard);
@@ -90,14 +87,14 @@ impl Drop for Counted {
     }
 }
 
-fn exchange(stream: UnixStream, controller: &Controller, events: &mpsc::SyncSender<Event>) -> io::Result<()> {
+fn exchange(stream: UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     stream.set_read_timeout(Some(EXCHANGE))?;
     stream.set_write_timeout(Some(EXCHANGE))?;
     let answer = if is_allowed(&stream)? {
         let mut line = String::new();
         BufReader::new((&stream).take(MAX_REQUEST_BYTES)).read_line(&mut line)?;
         match serde_json::from_str(&line) {
-            Ok(request) => answer(request, controller, events),
+            Ok(request) => answer(request, supervisor),
             Err(error) => Answer::Refused { message: format!("not a request: {error}") },
         }
     } else {
@@ -105,27 +102,40 @@ fn exchange(stream: UnixStream, controller: &Controller, events: &mpsc::SyncSend
     };
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
-    (&stream).write_all(&line)
+    let told = (&stream).write_all(&line);
+    // Only now: becoming another binary ends this thread.
+    if matches!(&answer, Answer::Upgrade(outcome) if outcome.upgraded) {
+        supervisor.become_new();
+    }
+    told
 }
 
 /// The peer is root or the user of this process, whatever the permissions of the socket file have become.
-fn is_allowed(stream: &UnixStream) -> io::Result<bool> {
+pub fn is_allowed(stream: &UnixStream) -> io::Result<bool> {
     let peer = rustix::net::sockopt::socket_peercred(stream)?;
     Ok(peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
-fn answer(request: Request, controller: &Controller, events: &mpsc::SyncSender<Event>) -> Answer {
-    let ending = || Answer::Refused { message: "Rempart is ending".to_owned() };
+fn answer(request: Request, supervisor: &Supervisor) -> Answer {
     match request {
-        Request::Status => controller.status().map_or_else(ending, |status| Answer::Status(Box::new(status))),
-        Request::Reload => Answer::Reload(controller.reload()),
-        Request::Outline => match controller.outline() {
+        Request::Status => Answer::Status(Box::new(supervisor.status())),
+        Request::Reload => Answer::Reload(supervisor.reload()),
+        Request::Outline => match supervisor.outline() {
             Some((generation, lines)) => Answer::Outline { generation, lines },
-            None => ending(),
+            None => Answer::Refused { message: "no edge answers at the moment".to_owned() },
         },
-        Request::Stop => match events.try_send(Event::Stop) {
-            Ok(()) | Err(mpsc::TrySendError::Full(_)) => Answer::Stopping,
-            Err(mpsc::TrySendError::Disconnected(_)) => ending(),
+        Request::Stop if supervisor.post(Event::Stop { impatient: false }) => Answer::Stopping,
+        Request::Stop => Answer::Refused { message: "Rempart is ending".to_owned() },
+        Request::Upgrade { binary, bake_seconds } => {
+            Answer::Upgrade(supervisor.upgrade(binary, bake_seconds.map(Duration::from_secs)))
+        }
+        Request::Certificates => match supervisor.certificates() {
+            Ok(certificates) => Answer::Certificates { certificates },
+            Err(message) => Answer::Refused { message },
+        },
+        Request::Certificate { revoke, names } => match supervisor.change_certificates(revoke, names) {
+            Ok(()) => Answer::Done,
+            Err(message) => Answer::Refused { message },
         },
     }
 }
@@ -134,7 +144,11 @@ fn answer(request: Request, controller: &Controller, events: &mpsc::SyncSender<E
 pub fn ask(path: &Path, request: &Request) -> anyhow::Result<Answer> {
     let stream = UnixStream::connect(path)
         .with_context(|| format!("no Rempart answers at {}; is it running?", path.display()))?;
-    stream.set_read_timeout(Some(ANSWER))?;
+    let wait = match request {
+        Request::Upgrade { bake_seconds, .. } => UPGRADE + Duration::from_secs(bake_seconds.unwrap_or(0)),
+        _ => ANSWER,
+    };
+    stream.set_read_timeout(Some(wait))?;
     stream.set_write_timeout(Some(EXCHANGE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

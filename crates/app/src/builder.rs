@@ -14,7 +14,7 @@ use edge::tls::{Certificates, DevelopmentAuthority, LoadError};
 use snapshot::generation::Snapshot;
 use snapshot::{Compiled, Input, Mode};
 
-use crate::state::Sources;
+use crate::package::Sources;
 
 /// From sources to a generation that can run: compile, then the edge's own load function.
 pub struct Builder {
@@ -45,9 +45,25 @@ impl Builder {
     /// Compiles and loads. The error holds every finding.
     pub fn build(&self, sources: &Sources, number: u64, mode: Mode) -> Result<Built, Vec<Diagnostic>> {
         let input = Input { file: &sources.file, text: &sources.text, tree: &sources.tree };
-        let at = now();
-        let Compiled { snapshot, mut diagnostics, places } = snapshot::compile(input, at, mode);
+        let Compiled { snapshot, diagnostics, places } = snapshot::compile(input, now(), mode);
         let Some(compiled) = snapshot.map(Arc::new) else { return Err(diagnostics) };
+        let expired = if mode == Mode::Stored { Expired::Serve } else { Expired::Refuse };
+        self.make_runnable(compiled, number, expired, diagnostics, places)
+    }
+
+    /// Loads a generation that has no sources: the compiled-in defaults.
+    pub fn load(&self, compiled: Arc<Snapshot>, number: u64) -> Result<Built, Vec<Diagnostic>> {
+        self.make_runnable(compiled, number, Expired::Serve, Vec::new(), snapshot::Places::default())
+    }
+
+    fn make_runnable(
+        &self,
+        compiled: Arc<Snapshot>,
+        number: u64,
+        expired: Expired,
+        mut diagnostics: Vec<Diagnostic>,
+        places: snapshot::Places,
+    ) -> Result<Built, Vec<Diagnostic>> {
         let development =
             match Certificates::needs_development(&compiled).then(|| self.authority()).transpose() {
                 Ok(development) => development,
@@ -56,8 +72,7 @@ impl Builder {
                     return Err(diagnostics);
                 }
             };
-        let expired = if mode == Mode::Stored { Expired::Serve } else { Expired::Refuse };
-        match self.loader.load(compiled.clone(), number, development.as_ref(), at, expired) {
+        match self.loader.load(compiled.clone(), number, development.as_ref(), now(), expired) {
             Ok(generation) => {
                 let found = generation.certificates.warnings().iter();
                 diagnostics.extend(found.map(|warning| diagnose(warning, Severity::Warning, &places)));

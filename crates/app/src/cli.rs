@@ -52,6 +52,11 @@ pub enum Command {
     Reload(Place),
     /// Show what runs, and what is wrong with it.
     Status(Place),
+    /// Replace the running Rempart by another binary, without losing a connection; back to the old one if it does not do
+    /// well.
+    Upgrade(UpgradeArguments),
+    /// List the certificates, their expiry and next renewal; renew or revoke some.
+    Certs(CertsArguments),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -60,6 +65,9 @@ pub enum Command {
     },
     /// Print the manual page (roff).
     Man,
+    /// One of the processes that `run` starts.
+    #[command(hide = true)]
+    Child(ChildArguments),
     /// Print generated reference documentation.
     Reference {
         /// Which.
@@ -110,9 +118,83 @@ pub struct RunArguments {
     /// Configuration file [default: rempart.toml here, else /etc/rempart/rempart.toml].
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
+    /// Most memory a process may take that tries a new generation, such as 512MiB.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
+    pub taste_memory: u64,
+    /// Most time, and processor time, in seconds that trying a new generation may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub taste_time: u64,
     /// Where state is kept.
     #[command(flatten)]
     pub place: Place,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    snapshot::units::ByteSize::parse(text).map(|size| size.get()).map_err(|error| error.to_string())
+}
+
+/// Arguments of `upgrade`.
+#[derive(Args, Debug)]
+pub struct UpgradeArguments {
+    /// The new binary [default: the file the running one was started from].
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub binary: Option<PathBuf>,
+    /// Seconds the new one is watched before the old one ends.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub bake: u64,
+    /// Where the running Rempart is found.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `certs`.
+#[derive(Args, Debug)]
+pub struct CertsArguments {
+    /// What to do; without a command they are listed.
+    #[command(subcommand)]
+    pub command: Option<CertsCommand>,
+    /// Where the running Rempart is found.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// What can be done with certificates that come from an authority.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Renew certificates now.
+    Renew {
+        /// Names of the certificates.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Revoke certificates, and have new ones issued.
+    Revoke {
+        /// Names of the certificates.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+/// Arguments of the processes that `run` starts.
+#[derive(Args, Debug)]
+pub struct ChildArguments {
+    /// What the process does.
+    #[arg(value_enum)]
+    pub role: Role,
+    /// The state folder.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Serves, waits to serve, or tries a generation.
+    Edge,
+    /// Gets certificates.
+    Keeper,
+    /// The demo site.
+    DemoSite,
 }
 
 /// Arguments of `demo`.

@@ -3,7 +3,8 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use api::admin::{GenerationSource, ReloadOutcome, Status};
+use api::admin::{GenerationSource, ProcessRole, ReloadOutcome, Status, UpgradeOutcome};
+use api::certificates::{CertificateSource, CertificateStatus};
 use api::diagnostic::Diagnostic;
 use snapshot::outline::Change;
 
@@ -122,6 +123,9 @@ impl Terminal {
             GenerationSource::CommandLine => "the command line".to_owned(),
             GenerationSource::Demo => "the demo".to_owned(),
             GenerationSource::LastGood => self.paint(self.colour, "1;31", "the LAST GOOD generation on disk"),
+            GenerationSource::Defaults => {
+                self.paint(self.colour, "1;31", "what is COMPILED IN: nothing else can be used")
+            }
         };
         let mut text = format!(
             "Rempart {} (pid {}), up {}\n  generation {} ({short}) from {from}, in force since {}\n  {} requests, {} connections open\n",
@@ -141,6 +145,7 @@ impl Terminal {
             text += &format!("  metrics  http://{metrics}/metrics\n");
         }
         text += &sites(status);
+        text += &processes(status);
         for warning in &status.warnings {
             text += &format!("  {} {warning}\n", self.paint(self.colour, "33", "warning:"));
         }
@@ -148,6 +153,50 @@ impl Terminal {
         if let Some(refusal) = &status.refused {
             self.refused(&format!("the configuration was refused at {}", refusal.at), &refusal.diagnostics);
         }
+    }
+
+    /// `rempart upgrade`.
+    pub fn upgraded(&self, outcome: &UpgradeOutcome) {
+        let to = outcome.to.as_deref().unwrap_or("a binary that did not get far enough to tell its version");
+        if outcome.upgraded {
+            let done = self.paint(self.colour, "32", "serves");
+            self.print(&format!("{to} {done} in place of {}", outcome.from));
+        } else {
+            self.refused(&format!("{to} was taken back: {} serves on", outcome.from), &outcome.diagnostics);
+        }
+    }
+
+    /// `rempart certs`.
+    pub fn certificates(&self, certificates: &[CertificateStatus]) {
+        if certificates.is_empty() {
+            return self.print("no listener speaks TLS, so there are no certificates");
+        }
+        let mut text = String::new();
+        for certificate in certificates {
+            let source = match certificate.source {
+                CertificateSource::File => "files",
+                CertificateSource::Acme => "acme",
+                CertificateSource::Development => "development",
+            };
+            let expires = match (&certificate.expires, certificate.days_left) {
+                (Some(expires), Some(days)) if days < 0 => {
+                    self.paint(self.colour, "1;31", &format!("EXPIRED {expires}"))
+                }
+                (Some(expires), Some(days)) => format!("expires {expires} ({days} days)"),
+                (expires, _) => expires.clone().unwrap_or_else(|| "none yet".to_owned()),
+            };
+            let renews = certificate.renews.as_ref().map(|at| format!(", renewed {at}")).unwrap_or_default();
+            let issuer = certificate.issuer.as_ref().map(|name| format!(", by {name}")).unwrap_or_default();
+            text += &format!(
+                "{}\n  site {}, {source}{issuer}\n  {expires}{renews}\n",
+                self.paint(self.colour, "1", &certificate.names.join(", ")),
+                certificate.site
+            );
+            if let Some(problem) = &certificate.problem {
+                text += &format!("  {} {problem}\n", self.paint(self.colour, "33", "problem:"));
+            }
+        }
+        self.print(&text);
     }
 
     /// What `rempart check` found.
@@ -171,6 +220,31 @@ impl Terminal {
             }
         }
     }
+}
+
+fn processes(status: &Status) -> String {
+    let mut text = String::new();
+    for process in &status.processes {
+        let role = match process.role {
+            ProcessRole::Supervisor => "supervisor",
+            ProcessRole::Edge => "edge",
+            ProcessRole::Standby => "standby",
+            ProcessRole::Taster => "taster",
+            ProcessRole::Draining => "draining",
+            ProcessRole::Keeper => "keeper",
+        };
+        text += &format!(
+            "  process  {role:<10} pid {:<8} {:>5} MiB, up {}\n",
+            process.pid,
+            process.resident_bytes >> 20,
+            duration(process.uptime_seconds)
+        );
+    }
+    let seen = &status.supervision;
+    if seen.crashes + seen.hangs > 0 {
+        text += &format!("  replaced {} edges that had ended, {} that hung\n", seen.crashes, seen.hangs);
+    }
+    text
 }
 
 fn sites(status: &Status) -> String {

@@ -1,43 +1,29 @@
-//! `rempart run` and `rempart demo`, top to bottom: claim the state, start the edge, open the admin socket, then wait
-//! for signals, reload requests and changed certificate files.
+//! `rempart run` and `rempart demo`: from options to a supervisor, and what is said once it serves.
 
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use api::admin::{GenerationSource, Status};
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::cli::{DemoArguments, Place, RunArguments};
-use crate::control::{Controller, Origin, StartError};
+use crate::cli::{ChildArguments, DemoArguments, Place, Role, RunArguments};
 use crate::report::Terminal;
-use crate::state::{self, StateFolder};
-use crate::{EXIT_OK, EXIT_REFUSED, admin, demo};
+use crate::supervisor::{self, End, Launch, Origin, Settings, StartError, TasteLimits, own_program};
+use crate::{EXIT_OK, EXIT_REFUSED, admin, demo, edge_process, keeper, state};
 
-/// How often certificate files are looked at. A change is taken when it has not moved on between two looks.
-const LOOK: Duration = Duration::from_secs(1);
-/// Time for requests to finish when the process is asked to end.
-const DRAIN: Duration = Duration::from_secs(30);
-/// Events waiting for the main thread.
-const EVENTS: usize = 64;
 /// Where the demo listens unless told otherwise, or unless these are taken.
 const DEMO_LISTEN: [&str; 2] = ["http://127.0.0.1:8080", "https://127.0.0.1:8443"];
 const DEMO_LISTEN_FREE: [&str; 2] = ["http://127.0.0.1:0", "https://127.0.0.1:0"];
 /// Where one site given by its origin is served unless told otherwise.
 const LISTEN: [&str; 2] = ["http://[::]:8080", "https://[::]:8443"];
-
-/// What the main thread reacts to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Read the configuration again.
-    Reload,
-    /// Finish requests and end.
-    Stop,
-}
+/// What a taster may use in the demo.
+const DEMO_TASTE: TasteLimits = TasteLimits { memory: 1 << 30, time: Duration::from_secs(60) };
 
 /// Where state, lock and admin socket lie.
 pub fn places(place: &Place, demo: bool) -> (PathBuf, PathBuf) {
@@ -63,10 +49,13 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<u8> 
         let listen = or_default(&arguments.listen, &LISTEN);
         let log = arguments.access_log.as_deref().unwrap_or(if terminal.json { "off" } else { "stdout" });
         let text = command_line(&arguments.origin, &listen, arguments.metrics.as_deref(), log);
-        Origin::Text { text: text.into_bytes().into(), source: GenerationSource::CommandLine }
+        Origin::Text { text, source: GenerationSource::CommandLine }
     };
     let (state, socket) = places(&arguments.place, false);
-    serve(origin, &state, &socket, terminal, |status| terminal.serving(status, &state))
+    let time = Duration::from_secs(arguments.taste_time);
+    let taste = TasteLimits { memory: arguments.taste_memory, time };
+    let settings = Settings { origin, launch: launch(&state, terminal), state: state.clone(), socket, taste };
+    serve(settings, terminal, |status| terminal.serving(status, &state))
 }
 
 fn or_default(given: &[String], default: &[&str]) -> Vec<String> {
@@ -89,17 +78,20 @@ fn command_line(origins: &[String], listen: &[String], metrics: Option<&str>, lo
 
 /// `rempart demo`.
 pub fn run_demo(arguments: &DemoArguments, terminal: &Terminal) -> anyhow::Result<u8> {
+    let (state, socket) = places(&arguments.place, true);
+    let launch = launch(&state, terminal);
     let listener = TcpListener::bind("127.0.0.1:0").context("the demo site found no free port")?;
     let address = listener.local_addr()?;
-    start_demo_site(listener)?;
+    let stdin = Stdio::from(OwnedFd::from(listener));
+    launch.command("demo-site").stdin(stdin).spawn().context("the demo site could not be started")?;
     let usual = DEMO_LISTEN.iter().all(|url| is_free(url));
     let default = if usual { DEMO_LISTEN } else { DEMO_LISTEN_FREE };
     let listen = or_default(&arguments.listen, &default);
     let metrics = arguments.metrics.as_deref().unwrap_or("127.0.0.1:0");
     let text = command_line(&[format!("http://{address}")], &listen, Some(metrics), "off");
-    let origin = Origin::Text { text: text.into_bytes().into(), source: GenerationSource::Demo };
-    let (state, socket) = places(&arguments.place, true);
-    serve(origin, &state, &socket, terminal, |status| {
+    let origin = Origin::Text { text, source: GenerationSource::Demo };
+    let settings = Settings { origin, launch, state: state.clone(), socket, taste: DEMO_TASTE };
+    serve(settings, terminal, |status| {
         let base = |tls: bool| {
             let scheme = if tls { "https" } else { "http" };
             let listener = status.listeners.iter().find(|listener| listener.tls == tls);
@@ -116,62 +108,84 @@ fn is_free(url: &str) -> bool {
     url.split_once("://").is_some_and(|(_, address)| TcpListener::bind(address).is_ok())
 }
 
-/// The demo site runs on a thread and a runtime of its own, like any origin would in a process of its own.
-fn start_demo_site(listener: TcpListener) -> anyhow::Result<()> {
+/// The demo site runs in a process of its own, like any origin; it ends with the one that started it.
+fn demo_site() -> anyhow::Result<u8> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("demo-site".to_owned()).spawn(move || {
-        let served = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            demo::serve(listener, std::future::pending()).await
-        });
-        if let Err(error) = served {
-            tracing::error!(%error, "the demo site has ended");
-        }
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        demo::serve(listener, std::future::pending()).await
     })?;
-    Ok(())
+    Ok(EXIT_OK)
+}
+
+/// How the other processes are started.
+fn launch(state: &Path, terminal: &Terminal) -> Launch {
+    let mut options = vec![format!("--colour={}", if terminal.error_colour { "always" } else { "never" })];
+    options.extend(terminal.json.then(|| "--json".to_owned()));
+    Launch { program: own_program(), state: state.to_owned(), options }
+}
+
+/// One of the processes that a supervisor starts; its orders come over standard input.
+pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
+    // Under this name it shows in lists of processes, which would otherwise say `exe`.
+    let name = match arguments.role {
+        Role::Edge => c"rempart-edge",
+        Role::Keeper => c"rempart-keeper",
+        Role::DemoSite => c"rempart-demo",
+    };
+    rustix::thread::set_name(name)?;
+    let stdin = || std::io::stdin().as_fd().try_clone_to_owned();
+    match arguments.role {
+        Role::Edge => {
+            let settings = edge_process::Settings { state: arguments.state_dir.clone() };
+            edge_process::run(&settings, stdin()?.into())
+        }
+        Role::Keeper => keeper::run(&arguments.state_dir, stdin()?.into()),
+        Role::DemoSite => demo_site(),
+    }
 }
 
 /// Serves until a signal or the admin socket ends it.
-fn serve(
-    origin: Origin,
-    state: &Path,
-    socket: &Path,
-    terminal: &Terminal,
-    announce: impl Fn(&Status),
-) -> anyhow::Result<u8> {
-    let claimed = StateFolder::claim(state)?;
-    let controller = match Controller::start(origin, claimed)? {
-        Ok(controller) => Arc::new(controller),
-        Err(StartError(diagnostics)) => {
-            terminal.refused("nothing is served", &diagnostics);
-            return Ok(EXIT_REFUSED);
-        }
-    };
-    let (events, received) = mpsc::sync_channel(EVENTS);
-    admin::serve(socket, controller.clone(), events.clone())?;
-    listen_to_signals(events)?;
-    if let Some(status) = controller.status() {
+fn serve(settings: Settings, terminal: &Terminal, announce: impl Fn(&Status)) -> anyhow::Result<u8> {
+    let socket = settings.socket.clone();
+    let end = supervisor::run(settings, |status| {
         if let Some(refusal) = &status.refused {
-            terminal.refused(
-                "the configuration was refused: the LAST GOOD generation is served",
-                &refusal.diagnostics,
-            );
+            let consequence = match status.source {
+                GenerationSource::Defaults => "NO generation can be used: every request is answered with 503",
+                _ => "the configuration was refused: the LAST GOOD generation is served",
+            };
+            terminal.refused(consequence, &refusal.diagnostics);
         }
         if terminal.json {
-            print_ready(&status, socket)?;
+            print_ready(status, &socket)?;
         } else {
-            announce(&status);
+            announce(status);
+        }
+        Ok(())
+    })?;
+    match end {
+        Ok(End::Done) => Ok(EXIT_OK),
+        Ok(End::Upgraded { program }) => Err(become_program(&program)),
+        Err(StartError(diagnostics)) => {
+            terminal.refused("nothing is served", &diagnostics);
+            Ok(EXIT_REFUSED)
         }
     }
-    watch(&controller, &received);
-    tracing::info!("ending: requests in flight are finished first");
-    controller.drain(DRAIN);
-    // Best effort: the next start replaces a socket that was left behind.
-    if let Err(error) = std::fs::remove_file(socket) {
-        tracing::debug!(%error, "the admin socket could not be removed");
+}
+
+/// This process goes on as another program. The edge serves on meanwhile, and is adopted by it. Answers only when that
+/// could not be done.
+fn become_program(program: &Path) -> anyhow::Error {
+    let mut command = std::process::Command::new(program);
+    command.args(std::env::args_os().skip(1));
+    // The sockets of systemd come back with the edge.
+    for variable in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+        command.env_remove(variable);
     }
-    Ok(EXIT_OK)
+    anyhow::Error::new(command.exec()).context("the supervisor could not become the new binary")
 }
 
 fn print_ready(status: &Status, socket: &Path) -> anyhow::Result<()> {
@@ -187,51 +201,4 @@ fn print_ready(status: &Status, socket: &Path) -> anyhow::Result<()> {
     writeln!(out, "{line}")?;
     out.flush()?;
     Ok(())
-}
-
-fn listen_to_signals(events: mpsc::SyncSender<Event>) -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let mut stopping = false;
-        for signal in signals.forever() {
-            let event = if signal == SIGHUP { Event::Reload } else { Event::Stop };
-            if stopping && event == Event::Stop {
-                tracing::warn!("asked to end a second time: ending at once");
-                std::process::exit(EXIT_OK.into());
-            }
-            stopping |= event == Event::Stop;
-            if events.send(event).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Reacts to events, and to certificate files that have changed, until it is time to end.
-fn watch(controller: &Controller, events: &mpsc::Receiver<Event>) {
-    let mut taken = controller.watched();
-    let mut seen = taken.clone();
-    loop {
-        match events.recv_timeout(LOOK) {
-            Ok(Event::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            Ok(Event::Reload) => {
-                controller.reload();
-                taken = controller.watched();
-                seen.clone_from(&taken);
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                let now = controller.watched();
-                // Files are often replaced one after the other: wait until they have come to rest.
-                if now != taken && now == seen {
-                    let outcome = controller.refresh_files();
-                    if outcome.active && outcome.changed {
-                        tracing::info!(number = outcome.number, "changed certificate files are in force");
-                    }
-                    taken.clone_from(&now);
-                }
-                seen = now;
-            }
-        }
-    }
 }

@@ -7,9 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use snapshot::source::{CONFIG_BYTES, SourceTree, Unreadable};
+use api::certificates::{AcmeChallenge, AcmeSettings};
+use api::diagnostic::Diagnostic;
+use snapshot::generation::Acme;
+use snapshot::source::{CONFIG_BYTES, PEM_BYTES, SourceTree, Unreadable};
 
-use crate::state::Sources;
+use crate::package::Sources;
+
+/// Beginning of the name under which a certificate had from an authority stands in a source tree.
+const ISSUED: &str = "acme:";
+/// The file of such a certificate in its folder: chain and key.
+const CURRENT: &str = "current.pem";
+/// Certificates had on demand that are looked at.
+const MAX_DEMANDED: usize = 10_000;
 
 /// Reads a file of at most `limit` bytes. Never blocks on a pipe or device put in its place.
 fn read(path: &Path, limit: usize) -> Result<Arc<[u8]>, Unreadable> {
@@ -47,17 +57,92 @@ pub fn read_config(path: &Path) -> Result<Arc<[u8]>, Unreadable> {
     read(path, CONFIG_BYTES)
 }
 
-/// Reads everything a configuration text refers to. Relative paths start at the configuration file's folder.
-pub fn gather(file: &str, text: Arc<[u8]>) -> Sources {
+/// A configuration file and everything it refers to.
+pub fn read_file(path: &Path, certificates: &Path) -> Result<Sources, Vec<Diagnostic>> {
+    let name = path.display().to_string();
+    match read_config(path) {
+        Ok(text) => Ok(gather(&name, text, certificates)),
+        Err(reason) => Err(vec![snapshot::unreadable(&name, &reason)]),
+    }
+}
+
+/// Reads everything a configuration text refers to. Relative paths start at the configuration file's folder; certificates
+/// had from an authority lie in a folder of their own.
+pub fn gather(file: &str, text: Arc<[u8]>, certificates: &Path) -> Sources {
     let mut tree = SourceTree::default();
     for reference in snapshot::references(file, &text) {
-        tree.insert(reference.path.clone(), read(&resolve(file, &reference.path), reference.limit));
+        let path = resolve(file, &reference.path, certificates);
+        tree.insert(reference.path.clone(), read(&path, reference.limit));
+    }
+    for (name, path) in demanded(&tree, certificates) {
+        tree.insert(name, read(&path, PEM_BYTES));
     }
     Sources { file: file.to_owned(), text, tree }
 }
 
-fn resolve(file: &str, path: &str) -> PathBuf {
-    Path::new(file).parent().unwrap_or(Path::new("")).join(path)
+/// Certificates that are there although no configuration names them: those had on demand.
+fn demanded(tree: &SourceTree, certificates: &Path) -> Vec<(String, PathBuf)> {
+    let Ok(folder) = std::fs::read_dir(certificates) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in folder.flatten().take(MAX_DEMANDED) {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = entry.path().join(CURRENT);
+        let key = format!("{ISSUED}{}", name.replacen("_.", "*.", 1));
+        if path.exists() && !tree.contains(&key) {
+            found.push((key, path));
+        }
+    }
+    found
+}
+
+fn resolve(file: &str, path: &str, certificates: &Path) -> PathBuf {
+    match path.strip_prefix(ISSUED) {
+        Some(name) => certificates.join(name.replacen("*.", "_.", 1)).join(CURRENT),
+        None => Path::new(file).parent().unwrap_or(Path::new("")).join(path),
+    }
+}
+
+/// Where certificates had from an authority lie.
+pub fn certificates(state: &Path) -> PathBuf {
+    state.join("certificates")
+}
+
+/// Files whose change means that the configuration must be read again, itself not among them.
+pub fn watched(sources: &Sources, certificates: &Path) -> Vec<PathBuf> {
+    let references = snapshot::references(&sources.file, &sources.text);
+    let named = references.iter().map(|reference| resolve(&sources.file, &reference.path, certificates));
+    // The folder changes when a certificate is had for a new name.
+    named.chain([certificates.to_owned()]).collect()
+}
+
+/// What the keeper of certificates is told; paths become such that any process can open them.
+pub fn acme_settings(acme: &Acme, file: &str) -> AcmeSettings {
+    let path = |name: &String| {
+        let path = resolve(file, name, Path::new(""));
+        std::path::absolute(&path).unwrap_or(path)
+    };
+    AcmeSettings {
+        contact: acme.contact.clone(),
+        authorities: acme
+            .authorities
+            .iter()
+            .map(|authority| api::certificates::AcmeAuthority {
+                directory: authority.directory.clone(),
+                roots: authority.roots.as_ref().map(path),
+                eab_kid: authority.eab.as_ref().map(|(kid, _)| kid.clone()),
+                eab_key: authority.eab.as_ref().map(|(_, key)| path(key)),
+            })
+            .collect(),
+        challenge: match &acme.challenge {
+            snapshot::generation::AcmeChallenge::Http01 => AcmeChallenge::Http01,
+            snapshot::generation::AcmeChallenge::TlsAlpn01 => AcmeChallenge::TlsAlpn01,
+            snapshot::generation::AcmeChallenge::Dns01(command) => {
+                AcmeChallenge::Dns01 { command: command.clone() }
+            }
+        },
+        names: acme.names.iter().map(ToString::to_string).collect(),
+        on_demand: acme.on_demand.iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// What a file looks like from outside; changes whenever its content may have.
@@ -67,10 +152,4 @@ pub type Fingerprint = Option<(u64, u64, Option<SystemTime>)>;
 pub fn fingerprint(path: &Path) -> Fingerprint {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.ino(), metadata.len(), metadata.modified().ok()))
-}
-
-/// Fingerprints of everything a configuration refers to.
-pub fn fingerprints(sources: &Sources) -> Vec<Fingerprint> {
-    let references = snapshot::references(&sources.file, &sources.text);
-    references.iter().map(|reference| fingerprint(&resolve(&sources.file, &reference.path))).collect()
 }

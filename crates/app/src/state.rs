@@ -1,23 +1,20 @@
-//! The state folder: one process at a time, the last good generations, the development authority, the admin socket.
+//! The state folder: one supervisor at a time, the last good generations, ticket keys, certificates, the admin socket.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use serde::{Deserialize, Serialize};
-use snapshot::source::SourceTree;
+use api::process::{TicketKey, WantedListener};
+use serde::de::DeserializeOwned;
+
+use crate::package;
 
 /// Generations kept.
 const KEPT: usize = 5;
-/// Largest stored generation read back, in bytes.
-const MAX_STORED: u64 = 64 << 20;
-/// First bytes of a stored generation; the digit is the version of the format.
-const MAGIC: &[u8; 16] = b"rempart gen 01\r\n";
-/// Bytes of a BLAKE3 hash.
-const HASH: usize = 32;
+/// Largest file of ticket keys or addresses, in bytes.
+const MAX_SMALL: u64 = 256 * 1024;
 
 /// The state folder of a running Rempart.
 pub struct StateFolder {
@@ -36,41 +33,24 @@ pub fn default_folder() -> PathBuf {
     base.or_else(home).unwrap_or_else(|| PathBuf::from(".")).join("rempart")
 }
 
-/// What was compiled, kept so that it can be compiled again without the files it came from.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// The configuration file as the operator named it.
-    pub file: String,
-    /// Its text.
-    pub text: Arc<[u8]>,
-    /// The files it refers to.
-    pub tree: SourceTree,
+/// Where the development authority lies in a state folder.
+pub fn authority(state: &Path) -> PathBuf {
+    state.join("ca")
 }
 
-/// A generation on disk.
-#[derive(Debug)]
-pub struct Stored {
-    /// Its number.
-    pub number: u64,
-    /// What it was compiled from.
-    pub sources: Sources,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    number: u64,
-    file: String,
-    text: usize,
-    files: Vec<(String, usize)>,
+/// Where the sockets lie at which a new supervisor finds edges that run without one.
+pub fn edges(state: &Path) -> PathBuf {
+    state.join("edges")
 }
 
 impl StateFolder {
     /// Opens or makes the folder, readable by this user only, and claims it.
     pub fn claim(path: &Path) -> anyhow::Result<Self> {
-        let generations = path.join("generations");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&generations).with_context(|| {
-            format!("cannot make the state folder {}; choose another with --state-dir", path.display())
-        })?;
+        for folder in [path.join("generations"), edges(path)] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(|| {
+                format!("cannot make the state folder {}; choose another with --state-dir", path.display())
+            })?;
+        }
         let lock =
             OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path.join("lock"));
         let lock = lock.with_context(|| format!("cannot write in the state folder {}", path.display()))?;
@@ -84,9 +64,9 @@ impl StateFolder {
         }
     }
 
-    /// Where the development authority lies.
-    pub fn authority(&self) -> PathBuf {
-        self.path.join("ca")
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn generations(&self) -> PathBuf {
@@ -115,117 +95,110 @@ impl StateFolder {
     }
 
     /// Keeps a generation: complete on disk, or not there at all. Older ones beyond five go.
-    pub fn keep(&self, number: u64, sources: &Sources) -> io::Result<()> {
-        let mut body = Vec::new();
-        let files: Vec<_> = sources.tree.files().collect();
-        let header = Header {
-            number,
-            file: sources.file.clone(),
-            text: sources.text.len(),
-            files: files.iter().map(|(path, bytes)| ((*path).to_owned(), bytes.len())).collect(),
-        };
-        let header = serde_json::to_vec(&header)?;
-        body.extend_from_slice(&(header.len() as u64).to_be_bytes());
-        body.extend_from_slice(&header);
-        body.extend_from_slice(&sources.text);
-        files.iter().for_each(|(_, bytes)| body.extend_from_slice(bytes));
-
-        let target = self.file(number);
-        let temporary = target.with_extension("new");
-        let mut file =
-            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(MAGIC)?;
-        file.write_all(blake3::hash(&body).as_bytes())?;
-        file.write_all(&body)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &target)?;
-        File::open(self.generations())?.sync_all()?;
+    pub fn keep(&self, number: u64, package: &File) -> io::Result<()> {
+        replace(&self.file(number), |file| package::copy(package, file))?;
         for old in self.numbers()?.into_iter().skip(KEPT) {
             fs::remove_file(self.file(old))?;
         }
         Ok(())
     }
 
-    /// The stored generations that are intact, newest first; damaged ones are told in the log and passed over.
-    pub fn stored(&self) -> Vec<Stored> {
+    /// The stored generations, newest first, opened but not looked into.
+    pub fn stored(&self) -> Vec<(u64, File)> {
         let numbers = self.numbers().unwrap_or_else(|error| {
             tracing::warn!(%error, "the stored generations cannot be listed");
             Vec::new()
         });
-        let read = |number: u64| match read_stored(&self.file(number)) {
-            Ok(stored) => Some(stored),
+        let open = |number: u64| match File::open(self.file(number)) {
+            Ok(file) => Some((number, file)),
             Err(error) => {
-                tracing::warn!(number, %error, "a stored generation is damaged and passed over");
+                tracing::warn!(number, %error, "a stored generation cannot be read");
                 None
             }
         };
-        numbers.into_iter().take(KEPT).filter_map(read).collect()
+        numbers.into_iter().take(KEPT).filter_map(open).collect()
+    }
+
+    fn listeners_file(&self) -> PathBuf {
+        self.path.join("listeners.json")
+    }
+
+    /// The addresses that were listened on last: where the compiled-in defaults answer.
+    pub fn listeners(&self) -> Vec<WantedListener> {
+        read_small(&self.listeners_file()).unwrap_or_default()
+    }
+
+    /// Keeps the addresses listened on.
+    pub fn keep_listeners(&self, listeners: &[WantedListener]) -> io::Result<()> {
+        let text = serde_json::to_vec(listeners)?;
+        replace(&self.listeners_file(), |file| file.write_all(&text))
+    }
+
+    fn tickets_file(&self) -> PathBuf {
+        self.path.join("tickets.json")
+    }
+
+    /// The ticket keys of the run before; empty when there are none that can be read.
+    pub fn tickets(&self) -> Vec<TicketKey> {
+        read_small(&self.tickets_file()).unwrap_or_default()
+    }
+
+    /// Keeps the ticket keys, so that sessions continue after a restart.
+    pub fn keep_tickets(&self, keys: &[TicketKey]) -> io::Result<()> {
+        let text = serde_json::to_vec(keys)?;
+        replace(&self.tickets_file(), |file| file.write_all(&text))
     }
 }
 
-fn read_stored(path: &Path) -> io::Result<Stored> {
-    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_STORED).read_to_end(&mut bytes)?;
-    let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("not a stored generation of this version"))?;
-    let (hash, body) = rest.split_at_checked(HASH).ok_or_else(|| damaged("cut off"))?;
-    if blake3::hash(body).as_bytes() != hash {
-        return Err(damaged("the content does not match its hash"));
-    }
-    let (length, body) = body.split_first_chunk::<8>().ok_or_else(|| damaged("cut off"))?;
-    let length = usize::try_from(u64::from_be_bytes(*length)).unwrap_or(usize::MAX);
-    let (header, mut body) = body.split_at_checked(length).ok_or_else(|| damaged("cut off"))?;
-    let header: Header = serde_json::from_slice(header)?;
-    let mut next = |length: usize| -> io::Result<Arc<[u8]>> {
-        let (piece, rest) = body.split_at_checked(length).ok_or_else(|| damaged("cut off"))?;
-        body = rest;
-        Ok(Arc::from(piece))
-    };
-    let text = next(header.text)?;
-    let mut tree = SourceTree::default();
-    for (path, length) in header.files {
-        tree.insert(path, Ok(next(length)?));
-    }
-    Ok(Stored { number: header.number, sources: Sources { file: header.file, text, tree } })
+/// A small file of JSON; `None` when there is none that can be read.
+fn read_small<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let mut text = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_SMALL).read_to_end(&mut text)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Replaces a file in one step: whoever reads it sees the old one or the whole new one.
+fn replace(target: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let temporary = target.with_extension("new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
+    write(&mut file)?;
+    file.sync_all()?;
+    fs::rename(&temporary, target)?;
+    target.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
-    fn sources(text: &str) -> Sources {
-        let mut tree = SourceTree::default();
-        tree.insert("key.pem", Ok(Arc::from(&b"secret"[..])));
-        Sources { file: "rempart.toml".into(), text: Arc::from(text.as_bytes()), tree }
-    }
+    use package::Sources;
+    use snapshot::source::SourceTree;
 
     #[test]
     fn keeps_five_and_reads_them_back_newest_first() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::claim(folder.path()).unwrap();
         for number in 1..=7 {
-            state.keep(number, &sources(&format!("# {number}"))).unwrap();
+            let text = Arc::from(format!("# {number}").as_bytes());
+            let sources = Sources { file: "rempart.toml".into(), text, tree: SourceTree::default() };
+            state.keep(number, &package::make(number, &sources).unwrap()).unwrap();
         }
         let stored = state.stored();
-        assert_eq!(stored.iter().map(|stored| stored.number).collect::<Vec<_>>(), [7, 6, 5, 4, 3]);
-        assert_eq!(&*stored[0].sources.text, b"# 7");
-        assert_eq!(&*stored[0].sources.tree.get("key.pem").unwrap(), b"secret");
+        assert_eq!(stored.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [7, 6, 5, 4, 3]);
+        assert_eq!(&*package::read(&stored[0].1).unwrap().1.text, b"# 7");
     }
 
     #[test]
-    fn every_flipped_byte_and_every_cut_is_noticed() {
+    fn ticket_keys_come_back_and_damaged_ones_are_none() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::claim(folder.path()).unwrap();
-        state.keep(1, &sources("[[site]]")).unwrap();
-        let good = fs::read(state.file(1)).unwrap();
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 0x10;
-            fs::write(state.file(1), &bad).unwrap();
-            assert!(state.stored().is_empty(), "byte {at}");
-            fs::write(state.file(1), &good[..at]).unwrap();
-            assert!(state.stored().is_empty(), "cut at {at}");
-        }
+        assert!(state.tickets().is_empty());
+        let key = TicketKey { name: "aa".into(), secret: "bb".into(), made: 1 };
+        state.keep_tickets(std::slice::from_ref(&key)).unwrap();
+        assert_eq!(state.tickets(), [key]);
+        fs::write(state.tickets_file(), "{").unwrap();
+        assert!(state.tickets().is_empty());
     }
 
     #[test]

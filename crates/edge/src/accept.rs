@@ -34,6 +34,10 @@ pub async fn run(
 ) {
     let mut stopped = pin!(stopped);
     let done = loop {
+        #[cfg(feature = "faults")]
+        if crate::fault::accepts_nothing(&state) {
+            break (&mut stopped).await.ok().flatten();
+        }
         tokio::select! {
             biased;
             done = &mut stopped => break done.ok().flatten(),
@@ -72,6 +76,10 @@ fn is_about_one_connection(error: &std::io::Error) -> bool {
 }
 
 fn take(stream: TcpStream, peer: SocketAddr, state: &Rc<ListenerState>, worker: &Rc<Worker>) {
+    #[cfg(feature = "faults")]
+    if crate::fault::closes(state) {
+        return;
+    }
     let Some(admission) = worker.admit() else {
         return;
     };
@@ -109,6 +117,8 @@ async fn serve(
         match alpn {
             Alpn::H2 => h2::server::run(stream, connection, worker).await,
             Alpn::H1 | Alpn::None => h1::server::run(stream, connection, worker).await,
+            // Over with its handshake.
+            Alpn::AcmeTls => {}
         }
     } else {
         let limit = worker.generation().snapshot.limits.keep_alive;
@@ -137,9 +147,14 @@ async fn shake_hands(
     worker: &Rc<Worker>,
 ) -> Option<(Io, Alpn)> {
     let generation = worker.generation();
-    let config = generation.tls.clone()?;
+    let settings = generation.tls.clone()?;
     let limit = generation.snapshot.limits.handshake;
-    match tokio::time::timeout(limit, tls::accept(stream, &config)).await {
+    match tokio::time::timeout(limit, tls::accept(stream, &settings)).await {
+        // The authority has seen the certificate it came for (RFC 8737 section 4).
+        Ok(Ok(accepted)) if accepted.facts.alpn == Alpn::AcmeTls => {
+            accepted.close(limit).await;
+            None
+        }
         Ok(Ok(accepted)) => {
             worker.shard.handshake(if accepted.facts.resumed { Handshake::Resumed } else { Handshake::Full });
             let alpn = accepted.facts.alpn;

@@ -42,4 +42,6 @@ pub struct ListenerState {
     pub tls: Cell<bool>,
     /// Set when the listener is removed or the process ends.
     pub draining: Cell<bool>,
+    /// A private listener for golden requests: where they are sent instead of to any real origin.
+    pub rehearsal: Option<SocketAddr>,
 }

@@ -72,8 +72,8 @@ pub struct ListenerSet {
 
 impl Edge {
     /// Starts the threads with the first generation. It accepts nowhere until `activate`.
-    pub fn start(options: EdgeOptions, first: Generation) -> Result<Self, LoadError> {
-        let first = Arc::new(first);
+    pub fn start(options: EdgeOptions, first: impl Into<Arc<Generation>>) -> Result<Self, LoadError> {
+        let first = first.into();
         let shared = Arc::new(Shared {
             current: Arc::new(ArcSwap::new(first)),
             metrics: options.metrics,
@@ -107,7 +107,7 @@ impl Edge {
         let mut next = Vec::with_capacity(listeners.len());
         for ListenerSet { listener, sockets } in listeners {
             match bound.iter().find(|held| held.id == listener.id) {
-                None => self.hand_out(&listener, sockets),
+                None => self.hand_out(&listener, sockets, None),
                 Some(held) if held.tls != listener.tls => {
                     self.tell(|| Command::SetTls { id: listener.id, tls: listener.tls });
                 }
@@ -117,13 +117,15 @@ impl Edge {
         }
         let gone: Vec<_> =
             bound.iter().filter(|held| !next.iter().any(|kept| kept.id == held.id)).cloned().collect();
+        #[cfg(feature = "faults")]
+        crate::fault::on_activate(next.len());
         *bound = next;
         self.unlisten(&gone);
     }
 
     /// Gives each thread its share of a new listener's sockets: one each when there are as many, several where there
     /// are more, and a copy of the same one where there are fewer, so that every socket always has an acceptor.
-    fn hand_out(&self, listener: &BoundListener, sockets: Vec<TcpListener>) {
+    fn hand_out(&self, listener: &BoundListener, sockets: Vec<TcpListener>, rehearsal: Option<SocketAddr>) {
         let (threads, given) = (self.threads.len(), sockets.len());
         if given == 0 || threads == 0 {
             tracing::error!(address = %listener.address, "a listener came without sockets");
@@ -133,7 +135,7 @@ impl Edge {
             let copy = sockets.get(extra % given).map(TcpListener::try_clone);
             let thread = self.threads.get(extra);
             match copy.zip(thread) {
-                Some((Ok(socket), thread)) => send(thread, listen(listener, socket)),
+                Some((Ok(socket), thread)) => send(thread, listen(listener, socket, rehearsal)),
                 // The thread then has no share of this listener; the others accept for it.
                 Some((Err(error), _)) => tracing::warn!(%error, "a listening socket could not be shared"),
                 None => {}
@@ -141,7 +143,7 @@ impl Edge {
         }
         for (index, socket) in sockets.into_iter().enumerate() {
             if let Some(thread) = self.threads.get(index % threads) {
-                send(thread, listen(listener, socket));
+                send(thread, listen(listener, socket, rehearsal));
             }
         }
     }
@@ -156,6 +158,21 @@ impl Edge {
         let deadline = Instant::now() + UNLISTEN_WAIT;
         // Ends by itself when the last thread has dropped its sender.
         while finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
+    }
+
+    /// Accepts on a private listener whose requests go to a golden origin; see `rehearsal`.
+    pub(crate) fn open_private(&self, listener: &BoundListener, socket: TcpListener, golden: SocketAddr) {
+        self.hand_out(listener, vec![socket], Some(golden));
+    }
+
+    /// Closes private listeners, and forgets what was counted about their connections: nothing else was open.
+    pub(crate) fn close_private(&self, listeners: &[BoundListener]) {
+        self.unlisten(listeners);
+        let deadline = Instant::now() + UNLISTEN_WAIT;
+        while self.connections() > 0 && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_LOOK);
+        }
+        self.shared.metrics.forget_connections();
     }
 
     /// Stops accepting on every listener and keeps every connection, so that a successor gets the new ones.
@@ -220,8 +237,9 @@ fn send(thread: &Thread, command: Command) {
     }
 }
 
-fn listen(listener: &BoundListener, socket: TcpListener) -> Command {
-    Command::Listen { id: listener.id, configured: listener.configured, socket, tls: listener.tls }
+fn listen(listener: &BoundListener, socket: TcpListener, rehearsal: Option<SocketAddr>) -> Command {
+    let BoundListener { id, configured, tls, .. } = *listener;
+    Command::Listen { id, configured, socket, tls, rehearsal }
 }
 
 fn thread_error(error: &io::Error) -> LoadError {

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use base::time::Timestamp;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
 use snapshot::generation::{Origin, Site, Snapshot};
 
 use crate::telemetry::metrics::{Metrics, SiteMetrics};
 use crate::tls::certificates::Expired;
 use crate::tls::{
-    self, Certificates, DevelopmentAuthority, LoadError, OriginTlsConfigs, Protocols, ServerTls,
+    self, Certificates, Challenges, DevelopmentAuthority, LoadError, OriginTlsConfigs, Protocols,
+    ServerSettings, ServerTls, TicketKeys, Wanted,
 };
 use crate::upstream::budget::RetryBudget;
 use crate::upstream::health::{HealthRegistry, SiteHealth};
@@ -29,7 +30,7 @@ pub struct Generation {
     /// In the order of `Snapshot::sites`.
     pub sites: Vec<SiteRuntime>,
     /// TLS towards visitors; `None` without a TLS listener.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<ServerSettings>>,
     /// The sites' certificates.
     pub certificates: Arc<Certificates>,
 }
@@ -79,6 +80,7 @@ pub struct Loader {
     health: HealthRegistry,
     budgets: Mutex<HashMap<String, Arc<RetryBudget>>>,
     pools: Mutex<HashMap<String, PoolKey>>,
+    wanted: Arc<Wanted>,
     /// Counters of the whole process.
     pub metrics: Arc<Metrics>,
 }
@@ -97,8 +99,24 @@ impl Loader {
             health: HealthRegistry::new(Instant::now()),
             budgets: Mutex::default(),
             pools: Mutex::default(),
+            wanted: Arc::default(),
             metrics,
         })
+    }
+
+    /// The keys of session tickets: one of its own until others are given.
+    pub fn tickets(&self) -> &Arc<TicketKeys> {
+        self.server_tls.tickets()
+    }
+
+    /// What certificate authorities look for.
+    pub fn challenges(&self) -> &Arc<Challenges> {
+        self.server_tls.challenges()
+    }
+
+    /// Names visitors asked for that may be had on demand and have no certificate yet.
+    pub fn wanted(&self) -> &Arc<Wanted> {
+        &self.wanted
     }
 
     /// Makes a snapshot runnable; all findings at once. May read the system's authorities from disk.
@@ -110,26 +128,21 @@ impl Loader {
         now: Timestamp,
         expired: Expired,
     ) -> Result<Generation, Vec<LoadError>> {
+        #[cfg(feature = "faults")]
+        crate::fault::on_load(&snapshot);
         let mut errors = Vec::new();
         let certificates =
-            Certificates::load(&snapshot, development, now, expired).map_err(|found| errors.extend(found));
+            Certificates::load(&snapshot, development, now, expired, &self.wanted).map(Arc::new);
+        let has_tls = snapshot.listeners.iter().any(|listener| listener.tls);
+        let loaded = certificates.and_then(|certificates| {
+            let tls = has_tls.then(|| self.server_tls.settings(certificates.clone())).transpose()?;
+            Ok((certificates, tls))
+        });
+        let loaded = loaded.map_err(|found| errors.extend(found));
         if let Err(found) = self.origin_tls.load(&snapshot) {
             errors.extend(found);
         }
-        let (Ok(certificates), true) = (certificates, errors.is_empty()) else { return Err(errors) };
-        let certificates = Arc::new(certificates);
-        let has_tls = snapshot.listeners.iter().any(|listener| listener.tls);
-        let tls = match has_tls.then(|| self.server_tls.server_config(certificates.clone())).transpose() {
-            Ok(tls) => tls,
-            Err(error) => {
-                return Err(vec![LoadError {
-                    place: "listen".to_owned(),
-                    code: "tls-unavailable",
-                    message: error.to_string(),
-                    hint: "this machine cannot do TLS at the moment; see the program's log".to_owned(),
-                }]);
-            }
-        };
+        let (Ok((certificates, tls)), true) = (loaded, errors.is_empty()) else { return Err(errors) };
         let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
         Ok(Generation { number, snapshot, sites, tls, certificates })
     }

@@ -6,8 +6,11 @@
 mod accept;
 mod body_limit;
 pub mod connection;
+pub mod deferred;
 mod edge;
 pub mod failure;
+#[cfg(feature = "faults")]
+pub mod fault;
 pub mod forwarded;
 pub mod generation;
 pub mod h1;
@@ -17,11 +20,14 @@ pub mod io;
 pub mod message;
 pub mod pages;
 pub mod pipeline;
+pub mod probe;
+pub mod rehearsal;
 pub mod telemetry;
 pub mod tls;
 mod trace;
 pub mod trail;
 pub mod upstream;
+mod visitor;
 pub mod worker;
 
 pub use edge::{BoundListener, Edge, EdgeOptions, ListenerSet};

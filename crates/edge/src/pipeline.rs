@@ -64,6 +64,10 @@ pub async fn serve(
     let generation = worker.generation();
     let Request { head, body, tunnel } = request;
     let mut trail = Trail::start(worker, connection, Some(&head));
+    #[cfg(feature = "faults")]
+    if let Some(answer) = crate::fault::on_request(&generation, connection) {
+        return finish_own(answer, false, trail);
+    }
 
     let client =
         forwarded::client_of(connection.peer.ip(), &generation.snapshot.trusted_proxies, head.headers.iter());
@@ -94,8 +98,9 @@ pub async fn serve(
         scheme: if connection.tls.is_some() { Scheme::Https } else { Scheme::Http },
         host: head.authority.as_bytes(),
     };
-    let delivery =
-        Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via: &generation.snapshot.via };
+    let rehearsal = connection.listener.rehearsal;
+    let via = &generation.snapshot.via;
+    let delivery = Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via, rehearsal };
     let mut relay = RelayInterim { inner: inform, via: &generation.snapshot.via };
     match deliver::deliver(delivery, &mut trail, &mut relay).await {
         Ok(answer) => {

@@ -33,6 +33,8 @@ pub struct Trail {
     received: Option<Rc<Cell<u64>>>,
     /// Counts as load on the origin until the end.
     load: Option<InFlight>,
+    /// A golden request leaves no trace.
+    rehearsal: bool,
 }
 
 impl Trail {
@@ -79,6 +81,7 @@ impl Trail {
             site: None,
             received: None,
             load: None,
+            rehearsal: connection.listener.rehearsal.is_some(),
         }
     }
 
@@ -140,6 +143,9 @@ impl Trail {
     /// The response's body has ended like this, after so many bytes.
     pub fn finish(&mut self, completion: Completion, bytes_out: u64) {
         let Some(mut event) = self.event.take() else { return };
+        if self.rehearsal {
+            return self.worker.rehearsal_ended();
+        }
         event.completion = completion;
         event.bytes_out = bytes_out;
         event.bytes_in = self.received.as_ref().map_or(0, |counter| counter.get());

@@ -45,6 +45,8 @@ pub enum Command {
         socket: std::net::TcpListener,
         /// Whether connections begin with a TLS handshake.
         tls: bool,
+        /// For a private listener: where its requests go instead of to their origins.
+        rehearsal: Option<SocketAddr>,
     },
     /// From the next connection on, begin with a TLS handshake or do not.
     SetTls {
@@ -177,6 +179,11 @@ impl Worker {
         self.log.borrow_mut().record(event);
     }
 
+    /// A golden request has ended: nobody's request, so neither counted nor logged.
+    pub fn rehearsal_ended(&self) {
+        self.shared.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Counts a connection in, unless this thread has its fill.
     pub fn admit(self: &Rc<Self>) -> Option<Admission> {
         let limit = self.generation().snapshot.limits.connections;
@@ -269,13 +276,14 @@ async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
     let mut listeners: HashMap<u64, Vec<Accepting>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen { id, configured, socket, tls } => {
+            Command::Listen { id, configured, socket, tls, rehearsal } => {
                 match tokio::net::TcpListener::from_std(socket) {
                     Ok(listener) => {
                         let state = Rc::new(ListenerState {
                             configured,
                             tls: Cell::new(tls),
                             draining: Cell::new(false),
+                            rehearsal,
                         });
                         let (stop, stopped) = oneshot::channel();
                         tokio::task::spawn_local(accept::run(

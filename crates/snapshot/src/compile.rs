@@ -1,10 +1,13 @@
 //! Desired state to generation, top to bottom: text, listeners, sites, origins, certificates, and one identity for all.
 
+mod acme;
 mod certificate;
+mod defaults;
 mod host;
 mod listen;
 mod origin;
 mod site;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,10 +25,13 @@ use crate::check;
 use crate::desired::{self, Desired};
 use crate::diagnostic::{about_file, quote};
 use crate::generation::{
-    AccessLog, AccessLogTarget, ClientIpDetail, ConnectionLimits, Drain, HostTable, Snapshot,
+    AccessLog, AccessLogTarget, Certificate, ClientIpDetail, ConnectionLimits, Drain, HostTable, Site,
+    Snapshot,
 };
 use crate::review::{Places, Review};
-use crate::source::{FileReference, PEM_BYTES, SourceTree, Unreadable};
+use crate::source::{FileReference, ISSUED, PEM_BYTES, SourceTree, Unreadable};
+
+pub use defaults::defaults;
 
 /// Characters of `via`; it travels in every request.
 const VIA_CHARACTERS: usize = 64;
@@ -64,38 +70,59 @@ pub struct Compiled {
     pub places: Places,
 }
 
-/// The files a configuration refers to, each once; none when it cannot be read (`compile` says why).
+/// The files a configuration refers to, and the certificates it wants issued, each once; none when it cannot be read
+/// (`compile` says why).
 pub fn references(file: &str, text: &[u8]) -> Vec<FileReference> {
     let (_, desired) = check::read(file, text);
     desired.map(|desired| referenced(&desired).into_values().collect()).unwrap_or_default()
 }
 
-/// Path to reference, for every file a configuration refers to.
-fn referenced(desired: &Desired) -> BTreeMap<&str, FileReference> {
-    let mut found: BTreeMap<&str, FileReference> = BTreeMap::new();
-    for (path, place, secret) in paths(desired).filter(|(path, ..)| !path.is_empty()) {
-        found.entry(path).and_modify(|known| known.secret |= secret).or_insert_with(|| FileReference {
-            path: path.to_owned(),
-            place,
-            limit: PEM_BYTES,
-            secret,
-        });
+/// Path to reference, for every file a configuration refers to and every certificate it wants issued.
+fn referenced(desired: &Desired) -> BTreeMap<String, FileReference> {
+    let mut found: BTreeMap<String, FileReference> = BTreeMap::new();
+    let mut add = |path: String, place: String, secret: bool| {
+        let reference = FileReference { path: path.clone(), place, limit: PEM_BYTES, secret };
+        found.entry(path).and_modify(|known| known.secret |= secret).or_insert(reference);
+    };
+    let nameable = |path: &str| !path.is_empty() && !path.starts_with(ISSUED);
+    for (path, place, secret) in site_paths(desired).chain(acme_paths(desired)).filter(|it| nameable(it.0)) {
+        add(path.to_owned(), place, secret);
+    }
+    for (path, place) in acme::wanted_files(desired) {
+        add(path, place, true);
     }
     found
 }
 
-/// Every path in a configuration that a file is read from, its place, and whether the file is secret.
-fn paths(desired: &Desired) -> impl Iterator<Item = (&str, String, bool)> {
+/// Every path of a site that a file is read from, its place, and whether the file is secret.
+fn site_paths(desired: &Desired) -> impl Iterator<Item = (&str, String, bool)> {
     desired.site.iter().enumerate().flat_map(|(s, site)| {
-        let pair = site.tls.iter().flat_map(move |tls| {
-            let certificate = (tls.certificate.as_str(), format!("site[{s}].tls.certificate"), false);
-            [certificate, (tls.key.as_str(), format!("site[{s}].tls.key"), true)]
+        let own = site.tls.iter().flat_map(move |tls| {
+            let client = tls.client.as_ref().map(|client| &client.authorities);
+            let paths = [
+                (tls.certificate.as_ref(), "certificate", false),
+                (tls.key.as_ref(), "key", true),
+                (tls.ocsp.as_ref(), "ocsp", false),
+                (client, "client.authorities", false),
+            ];
+            let written = paths.into_iter().filter_map(|(path, key, secret)| Some((path?, key, secret)));
+            written.map(move |(path, key, secret)| (path.as_str(), format!("site[{s}].tls.{key}"), secret))
         });
         let authorities = site.origin.iter().enumerate().filter_map(move |(o, origin)| {
             let path = origin.tls.as_ref()?.authorities.as_deref()?;
             Some((path, format!("site[{s}].origin[{o}].tls.authorities"), false))
         });
-        pair.chain(authorities)
+        own.chain(authorities)
+    })
+}
+
+/// Every path of `[acme]` that a file is read from.
+fn acme_paths(desired: &Desired) -> impl Iterator<Item = (&str, String, bool)> {
+    desired.acme.authority.iter().enumerate().flat_map(|(index, authority)| {
+        let paths = [(&authority.roots, "roots", false), (&authority.eab_key, "eab_key", true)];
+        paths.into_iter().filter_map(move |(path, key, secret)| {
+            Some((path.as_deref()?, format!("acme.authority[{index}].{key}"), secret))
+        })
     })
 }
 
@@ -167,20 +194,20 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
     let listeners = judge.listeners(&desired.listen);
     let metrics = judge.metrics(&desired.metrics, &listeners);
     let mut hosts = HostTable::default();
-    let sites = judge.sites(&desired.site, &listeners, &mut hosts);
+    let (sites, acme) = judge.sites(desired, &listeners, &mut hosts);
     Snapshot {
-        id: identity(input, desired),
+        id: identity(input, desired, &sites),
         metrics,
         trusted_proxies: judge.proxies(&desired.trust),
         via: judge.via(&desired.via),
         limits: judge.limits(&desired.limits),
         access_log: judge.access_log(&desired.log.access),
+        drain: judge.drain(&desired.drain),
         listeners,
         sites,
         hosts,
-        drain: Drain::default(),
-        standby: true,
-        acme: None,
+        standby: desired.standby,
+        acme,
         is_defaults: false,
     }
 }
@@ -240,18 +267,24 @@ impl Judge<'_> {
                 "make target_bytes smaller than header_bytes",
             );
         }
-        ConnectionLimits {
-            threads: limits.threads,
-            connections: limits.connections,
-            header_bytes: limits.header_bytes.as_usize(),
-            header_count: limits.header_count,
-            target_bytes: limits.target_bytes.as_usize(),
-            streams: limits.streams,
-            handshake: limits.handshake.into(),
-            header: limits.header.into(),
-            keep_alive: limits.keep_alive.into(),
-            write: limits.write.into(),
+        limits.into()
+    }
+
+    fn drain(&mut self, drain: &desired::Drain) -> Drain {
+        if drain.idle > drain.requests {
+            let written = ["drain.idle", "drain.requests"].into_iter();
+            let place = written.clone().find(|place| self.review.places.contains(place)).unwrap_or("drain");
+            self.review.warning(
+                place,
+                "conflicting-limits",
+                format!(
+                    "idle connections are kept for {}, longer than requests, {}",
+                    drain.idle, drain.requests
+                ),
+                "make idle at most as long as requests: an idle connection has nothing to lose",
+            );
         }
+        drain.into()
     }
 
     fn access_log(&mut self, log: &desired::AccessLog) -> AccessLog {
@@ -300,6 +333,12 @@ impl Judge<'_> {
         if !self.path(path, place) {
             return None;
         }
+        if path.starts_with(ISSUED) {
+            let message = format!("{} is how an issued certificate is called, not a file", quote(path));
+            let hint = format!("if there is a file of that name, write {}", quote(&format!("./{path}")));
+            self.review.error(place, "bad-path", message, hint);
+            return None;
+        }
         let (code, message, hint) = match self.tree.get(path) {
             Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => {
                 ("empty-file", format!("{} is empty", quote(path)), "check how it was copied here")
@@ -313,7 +352,10 @@ impl Judge<'_> {
                     Unreadable::Permission => {
                         ("file-unreadable", "let the user that runs Rempart read it, with chown or chmod")
                     }
-                    _ => ("file-unreadable", "name a PEM file"),
+                    Unreadable::TooLarge { .. } => ("file-unreadable", "check that this is the right file"),
+                    Unreadable::Directory | Unreadable::NotRegular | Unreadable::Other(_) => {
+                        ("file-unreadable", "name a regular file")
+                    }
                 };
                 (code, format!("{} cannot be read: {reason}", quote(path)), hint)
             }
@@ -323,9 +365,32 @@ impl Judge<'_> {
     }
 }
 
-/// The identity of a generation: a hash of the configuration and of every file it refers to, each with its length in
-/// front so that no two inputs have the same encoding.
-fn identity(input: Input<'_>, desired: &Desired) -> ContentHash {
+impl From<&desired::Limits> for ConnectionLimits {
+    fn from(limits: &desired::Limits) -> Self {
+        Self {
+            threads: limits.threads,
+            connections: limits.connections,
+            header_bytes: limits.header_bytes.as_usize(),
+            header_count: limits.header_count,
+            target_bytes: limits.target_bytes.as_usize(),
+            streams: limits.streams,
+            handshake: limits.handshake.into(),
+            header: limits.header.into(),
+            keep_alive: limits.keep_alive.into(),
+            write: limits.write.into(),
+        }
+    }
+}
+
+impl From<&desired::Drain> for Drain {
+    fn from(drain: &desired::Drain) -> Self {
+        Self { idle: drain.idle.into(), requests: drain.requests.into(), tunnels: drain.tunnels.into() }
+    }
+}
+
+/// The identity of a generation: a hash of the configuration, of every file it refers to, and of every certificate issued
+/// for it, each with its length in front so that no two inputs have the same encoding.
+fn identity(input: Input<'_>, desired: &Desired, sites: &[Arc<Site>]) -> ContentHash {
     let mut hasher = blake3::Hasher::new();
     let mut add = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
@@ -333,9 +398,18 @@ fn identity(input: Input<'_>, desired: &Desired) -> ContentHash {
     add(IDENTITY);
     add(input.text);
     for path in referenced(desired).into_keys() {
-        if let Ok(bytes) = input.tree.get(path) {
+        if let Ok(bytes) = input.tree.get(&path) {
             add(path.as_bytes());
             add(&bytes);
+        }
+    }
+    // Sorted within a site, because the tree is.
+    for site in sites {
+        if let Certificate::Acme { demanded, .. } = &site.certificate {
+            for (name, bytes) in demanded {
+                add(name.as_bytes());
+                add(bytes);
+            }
         }
     }
     ContentHash(*hasher.finalize().as_bytes())

@@ -1,10 +1,14 @@
 //! The types of `rempart.toml`. Their doc comments are the reference page and the descriptions in the JSON schema;
 //! their `Default`s are the only place where a default value is written down.
 
+mod tls;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, OptionalSize, Period};
+
+pub use self::tls::{Acme, AcmeAuthority, AcmeChallenge, Hsts, SiteClient, SiteTls, TlsPolicy};
 
 /// Rempart reads one file, `rempart.toml`, written in [TOML](https://toml.io). It says which sites exist, where their
 /// origins are, and on which addresses to listen. Everything else has a default. Paths in it are relative to the file.
@@ -14,6 +18,9 @@ pub struct Desired {
     /// Name of this installation in the `Via` and `CDN-Loop` header fields, where it serves to notice a request that
     /// comes back in a loop. Letters, digits and ``!#$%&'*+-.^_`|~``. Two installations in a row need different names.
     pub via: String,
+    /// Whether a second process waits, with everything loaded, to take over at once should the serving one fail. It takes
+    /// memory: `false` is for very small machines, where a failure then costs the time of a start.
+    pub standby: bool,
     /// Addresses to listen on; at least one.
     #[schemars(length(max = 64))]
     pub listen: Vec<Listen>,
@@ -25,6 +32,12 @@ pub struct Desired {
     pub log: Log,
     /// Limits that hold for every connection, before its site is known.
     pub limits: Limits,
+    /// How long connections may take to end when the process that serves them ends: at a stop, and at an upgrade, where
+    /// the new one serves beside it.
+    pub drain: Drain,
+    /// Certificates from an authority such as Let's Encrypt (ACME, RFC 8555), for sites with `tls.acme = true`: issued
+    /// and renewed without further ado, one for each host.
+    pub acme: Acme,
     /// The sites; at least one.
     #[schemars(length(max = 10_000))]
     pub site: Vec<Site>,
@@ -34,11 +47,14 @@ impl Default for Desired {
     fn default() -> Self {
         Self {
             via: "rempart".to_owned(),
+            standby: true,
             listen: Vec::new(),
             trust: Trust::default(),
             metrics: Metrics::default(),
             log: Log::default(),
             limits: Limits::default(),
+            drain: Drain::default(),
+            acme: Acme::default(),
             site: Vec::new(),
         }
     }
@@ -198,6 +214,28 @@ impl Default for Limits {
     }
 }
 
+/// How long connections may take to end when the process that serves them ends: at a stop, and at an upgrade, where the
+/// new one serves beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// Idle connections are closed after this; a request that comes before is still answered.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1d"))]
+    pub idle: Period,
+    /// Requests and responses still under way are cut off after this.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1d"))]
+    pub requests: Period,
+    /// WebSockets and event streams are cut off after this.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1d"))]
+    pub tunnels: Period,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { idle: Period::seconds(10), requests: Period::seconds(60), tunnels: Period::seconds(60) }
+    }
+}
+
 /// One site: a set of hosts that are served the same way. Write one `[[site]]` for each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -213,8 +251,8 @@ pub struct Site {
     /// Whose header fields the origin is sent.
     #[serde(default)]
     pub compatibility: Compatibility,
-    /// The site's certificate. Left out, one is signed on the spot by the development authority made on first run, which
-    /// browsers warn about.
+    /// Encryption between visitors and this site. Left out, a certificate is signed on the spot by the development
+    /// authority made on first run, which browsers warn about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<SiteTls>,
     /// The servers behind this site; at least one.
@@ -242,19 +280,6 @@ pub enum Compatibility {
     Neutral,
     /// Cloudflare's as well: `CF-Connecting-IP`, `CF-Ray`, `CF-Visitor`; and `/cdn-cgi/trace`.
     Cloudflare,
-}
-
-/// The site's certificate. Left out, one is signed on the spot by the development authority made on first run, which
-/// browsers warn about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SiteTls {
-    /// PEM file with the certificate and the intermediate ones after it.
-    #[schemars(example = "tls/certificate.pem")]
-    pub certificate: String,
-    /// PEM file with the private key.
-    #[schemars(example = "tls/key.pem")]
-    pub key: String,
 }
 
 /// One server behind a site. Write one `[[site.origin]]` for each.

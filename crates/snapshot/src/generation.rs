@@ -139,6 +139,9 @@ pub enum Compatibility {
     Cloudflare,
 }
 
+/// A name, and what has been issued for it so far: PEM text, chain and private key in one.
+pub type WantedCertificate = (Arc<str>, Option<Arc<[u8]>>);
+
 /// Where a site's certificate comes from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Certificate {
@@ -158,7 +161,7 @@ pub enum Certificate {
     /// From an authority, one certificate per name.
     Acme {
         /// Names wanted, with what has been issued so far: PEM text, chain and private key in one file.
-        names: Vec<(Arc<str>, Option<Arc<[u8]>>)>,
+        names: Vec<WantedCertificate>,
         /// Names issued on demand so far.
         demanded: Vec<(Arc<str>, Arc<[u8]>)>,
         /// Names that may be asked for by a handshake.

@@ -12,7 +12,7 @@ mod shape;
 pub mod source;
 pub mod units;
 
-pub use compile::{Compiled, Input, Mode, command_line_config, compile, references, unreadable};
+pub use compile::{Compiled, Input, Mode, command_line_config, compile, defaults, references, unreadable};
 pub use reference::reference_markdown;
 pub use review::Places;
 pub use shape::json_schema;

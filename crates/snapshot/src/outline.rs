@@ -8,8 +8,8 @@ use base::id::ContentHash;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{
-    AccessLogTarget, Certificate, ClientIpDetail, Compatibility, ConnectionLimits, HostHeader, Origin,
-    OriginHttp, OriginVerify, Site, Snapshot,
+    AccessLogTarget, Acme, AcmeChallenge, Certificate, ClientIpDetail, Compatibility, ConnectionLimits,
+    HostHeader, Origin, OriginHttp, OriginVerify, Site, Snapshot, TlsPolicy,
 };
 use crate::units::{ByteSize, Period};
 
@@ -92,6 +92,13 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     }
     lines.access_log(snapshot);
     lines.limits(&snapshot.limits);
+    lines.add("drain.idle", period(snapshot.drain.idle));
+    lines.add("drain.requests", period(snapshot.drain.requests));
+    lines.add("drain.tunnels", period(snapshot.drain.tunnels));
+    lines.add("standby", snapshot.standby);
+    if let Some(acme) = &snapshot.acme {
+        lines.acme(acme);
+    }
     for site in &snapshot.sites {
         lines.prefix = format!("site[{}].", text(&site.name));
         lines.site(site);
@@ -103,6 +110,12 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
 /// A string as it would stand in the file, free of anything that could be taken for the separator.
 fn text(value: &str) -> String {
     format!("{:?}", value.replace(SEPARATOR, "="))
+}
+
+/// A list of strings as it would stand in the file.
+fn list<T: Display>(values: &[T]) -> String {
+    let values: Vec<_> = values.iter().map(|value| text(&value.to_string())).collect();
+    format!("[{}]", values.join(", "))
 }
 
 /// Twelve digits of the hash: enough to see that a file changed, and nothing of what is in it.
@@ -161,21 +174,13 @@ impl Lines {
     }
 
     fn site(&mut self, site: &Site) {
-        let hosts: Vec<_> = site.hosts.iter().map(|host| text(&host.to_string())).collect();
-        self.add("hosts", format!("[{}]", hosts.join(", ")));
+        self.add("hosts", list(&site.hosts));
         let compatibility = match site.compatibility {
             Compatibility::Neutral => "neutral",
             Compatibility::Cloudflare => "cloudflare",
         };
         self.add("compatibility", text(compatibility));
-        match &site.certificate {
-            Certificate::Development => self.add("tls", "development authority"),
-            Certificate::Pem { chain, key, .. } => {
-                self.add("tls.certificate", hash(chain));
-                self.add("tls.key", hash(key));
-            }
-            Certificate::Acme { .. } => self.add("tls.acme", true),
-        }
+        self.site_tls(site);
         self.add("health.failures", site.health.failures);
         self.add("health.ejection", period(site.health.ejection));
         self.add("health.max_ejection", period(site.health.max_ejection));
@@ -195,6 +200,67 @@ impl Lines {
             self.origin(origin);
         }
         self.prefix = outer;
+    }
+
+    fn site_tls(&mut self, site: &Site) {
+        match &site.certificate {
+            Certificate::Development => self.add("tls", "development authority"),
+            Certificate::Pem { chain, key, ocsp, .. } => {
+                self.add("tls.certificate", hash(chain));
+                self.add("tls.key", hash(key));
+                if let Some(response) = ocsp {
+                    self.add("tls.ocsp", hash(response));
+                }
+            }
+            Certificate::Acme { names, demanded, on_demand, .. } => {
+                self.add("tls.acme", true);
+                for (name, issued) in names {
+                    let state = issued.as_ref().map_or_else(|| "not issued yet".to_owned(), |pem| hash(pem));
+                    self.add(&format!("tls.acme[{}]", text(name)), state);
+                }
+                for (name, pem) in demanded {
+                    self.add(&format!("tls.acme[{}]", text(name)), format!("{} on demand", hash(pem)));
+                }
+                self.add("tls.on_demand", list(on_demand));
+            }
+        }
+        let policy = match site.tls.policy {
+            TlsPolicy::Intermediate => "intermediate",
+            TlsPolicy::Modern => "modern",
+        };
+        self.add("tls.policy", text(policy));
+        self.add("tls.redirect", site.tls.redirect);
+        if let Some(client) = &site.tls.client {
+            self.add("tls.client.authorities", hash(&client.authorities));
+            self.add("tls.client.required", client.required);
+        }
+        self.add("tls.hsts", site.tls.hsts.as_ref().map_or_else(|| "none".to_owned(), |hsts| text(hsts)));
+    }
+
+    fn acme(&mut self, acme: &Acme) {
+        self.add("acme.contact", list(&acme.contact));
+        let challenge = match &acme.challenge {
+            AcmeChallenge::Http01 => "http-01",
+            AcmeChallenge::TlsAlpn01 => "tls-alpn-01",
+            AcmeChallenge::Dns01(command) => {
+                self.add("acme.dns_command", list(command));
+                "dns-01"
+            }
+        };
+        self.add("acme.challenge", text(challenge));
+        self.add("acme.on_demand", list(&acme.on_demand));
+        let directories: Vec<_> = acme.authorities.iter().map(|authority| &*authority.directory).collect();
+        // The order is the one in which they are asked, so it is told.
+        self.add("acme.authorities", list(&directories));
+        for authority in &acme.authorities {
+            let path = format!("acme.authority[{}]", text(&authority.directory));
+            let roots = authority.roots.as_ref().map_or_else(|| "system".to_owned(), |roots| text(roots));
+            self.add(&format!("{path}.roots"), roots);
+            if let Some((kid, key)) = &authority.eab {
+                self.add(&format!("{path}.eab_kid"), text(kid));
+                self.add(&format!("{path}.eab_key"), text(key));
+            }
+        }
     }
 
     fn origin(&mut self, origin: &Origin) {

@@ -17,6 +17,13 @@ pub struct Places {
     spans: BTreeMap<String, Range<usize>>,
 }
 
+impl Default for Places {
+    /// Of a configuration without text: everything is at its beginning.
+    fn default() -> Self {
+        Self::new(Source::new("", ""))
+    }
+}
+
 impl Places {
     pub(crate) fn new(source: Source) -> Self {
         Self { source, spans: BTreeMap::new() }

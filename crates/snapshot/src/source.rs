@@ -8,6 +8,10 @@ pub const CONFIG_BYTES: usize = 4 << 20;
 /// Largest PEM file accepted, in bytes: some 500 certificates.
 pub const PEM_BYTES: usize = 1 << 20;
 
+/// Front of the virtual paths of issued certificates: `acme:example.org`, `acme:*.example.org`. Each is PEM text, the
+/// chain and the private key in one. No file an operator names begins like this.
+pub const ISSUED: &str = "acme:";
+
 /// Why a file could not be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
@@ -34,7 +38,7 @@ pub enum Unreadable {
     Other(String),
 }
 
-/// Every file a configuration refers to, by its path as written there.
+/// Every file a configuration refers to, by its path as written there, and issued certificates by their virtual path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceTree(BTreeMap<String, Result<Arc<[u8]>, Unreadable>>);
 
@@ -49,13 +53,18 @@ impl SourceTree {
         self.0.get(path).cloned().unwrap_or(Err(Unreadable::NotFound))
     }
 
+    /// Whether anything is known of the file at a path.
+    pub fn contains(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// The files that could be read, sorted by path.
     pub fn files(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
         self.0.iter().filter_map(|(path, content)| Some((path.as_str(), content.as_ref().ok()?)))
     }
 }
 
-/// A file the configuration refers to.
+/// A file the configuration refers to, or a certificate it wants issued (see `ISSUED`), which need not be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileReference {
     /// The path as written: absolute, or relative to the configuration file.

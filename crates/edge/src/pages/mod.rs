@@ -65,6 +65,37 @@ pub fn render(failure: &Failure, accept: Option<&[u8]>, accept_language: Option<
     Page { content_type: format.content_type(), language: language.tag(), body }
 }
 
+/// Longest page, in bytes.
+const MAX_PAGE_BYTES: usize = 8 * 1024;
+
+/// Renders every page there is, in every language and format, with and without a time to wait; says which one is wrong.
+pub fn rehearse() -> Result<(), String> {
+    let each = catalog::all().flat_map(|entry| {
+        let formats = Format::ALL.into_iter().map(move |format| (entry, format));
+        formats.flat_map(|(entry, format)| Language::ALL.map(|language| (entry, format, language)))
+    });
+    for (entry, format, language) in each {
+        let status = entry.statuses.first().copied().unwrap_or(500);
+        for retry_after in [None, Some(30)] {
+            let failure = Failure {
+                status,
+                fault: entry.fault,
+                reason: entry.reason,
+                retry_after,
+                receipt: "00000000000000000000000000",
+                host: "host.example",
+            };
+            let accept = format.content_type().split(';').next().map(str::as_bytes);
+            let page = render(&failure, accept, Some(language.tag().as_bytes()));
+            let fits = (1..=MAX_PAGE_BYTES).contains(&page.body.len());
+            if !fits || page.content_type != format.content_type() || page.language != language.tag() {
+                return Err(format!("the page for {} in {language:?} as {format:?} is wrong", entry.reason));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Everything a page says, before it has a format.
 struct Content<'a> {
     failure: &'a Failure<'a>,

@@ -3,14 +3,19 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use rustls::server::Acceptor;
+use rustls::{CertificateError, CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+use super::challenges::ACME_TLS;
+use super::client_auth::{Authorities, ClientCertificate};
 use super::client_hello::ClientHello;
+use super::server::{ServerSettings, Variant};
 use super::tee::HelloTee;
 
 /// A connection after its handshake.
@@ -22,6 +27,14 @@ pub struct Accepted<IO> {
     pub facts: TlsFacts,
     /// The ClientHello as sent; `None` only when it was not a single well-formed message sequence.
     pub hello: Option<ClientHello>,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Accepted<IO> {
+    /// Ends a connection that was only made for its handshake; `limit` bounds the wait for a peer that does not read.
+    pub async fn close(mut self, limit: Duration) {
+        // Whether the peer still hears it changes nothing: it has seen the handshake.
+        crate::ignore(tokio::time::timeout(limit, self.stream.shutdown()).await);
+    }
 }
 
 /// What a handshake agreed on: log fields, and input of rules.
@@ -39,6 +52,10 @@ pub struct TlsFacts {
     pub server_name: Option<Arc<str>>,
     /// Whether an earlier session was continued, which spares both sides the certificate.
     pub resumed: bool,
+    /// The visitor's certificate, verified; see `certificate_for` before believing it for a site.
+    pub client: Option<Arc<ClientCertificate>>,
+    /// Whose certificates the visitor was asked for; `None` when it was not asked.
+    pub authorities: Option<Authorities>,
 }
 
 /// The application protocol of a connection (RFC 7301).
@@ -50,6 +67,8 @@ pub enum Alpn {
     H1,
     /// The client sent no ALPN; it speaks HTTP/1.1.
     None,
+    /// `acme-tls/1`: an authority's validation (RFC 8737), which is over with the handshake.
+    AcmeTls,
 }
 
 /// A TLS version this edge speaks.
@@ -124,16 +143,52 @@ impl<IO> HandshakeError<IO> {
 }
 
 /// Shakes hands. The caller limits the time; dropping the future closes the connection.
-pub async fn accept<IO>(io: IO, config: &Arc<ServerConfig>) -> Result<Accepted<IO>, HandshakeError<IO>>
+pub async fn accept<IO>(io: IO, settings: &ServerSettings) -> Result<Accepted<IO>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    match TlsAcceptor::from(config.clone()).accept(HelloTee::new(io)).into_fallible().await {
+    let tee = HelloTee::new(io);
+    match settings.for_everyone() {
+        Some(variant) => {
+            let shaken = TlsAcceptor::from(variant.config.clone()).accept(tee).into_fallible().await;
+            conclude(shaken, variant)
+        }
+        // Boxed, so that the common way does not carry the memory of this one.
+        None => Box::pin(accept_by_name(tee, settings)).await,
+    }
+}
+
+/// Reads the ClientHello first, and continues with the settings it calls for.
+async fn accept_by_name<IO>(
+    tee: HelloTee<IO>,
+    settings: &ServerSettings,
+) -> Result<Accepted<IO>, HandshakeError<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), tee);
+    match (&mut acceptor).await {
+        Ok(start) => {
+            let variant = settings.choose(&start.client_hello());
+            conclude(start.into_stream(variant.config.clone()).into_fallible().await, variant)
+        }
+        Err(error) => Err(match acceptor.take_io() {
+            Some(tee) => classify(error, tee),
+            None => HandshakeError::Io(error),
+        }),
+    }
+}
+
+fn conclude<IO>(
+    shaken: Result<TlsStream<HelloTee<IO>>, (io::Error, HelloTee<IO>)>,
+    variant: &Variant,
+) -> Result<Accepted<IO>, HandshakeError<IO>> {
+    match shaken {
         Ok(mut stream) => {
             let hello = stream.get_mut().0.take_hello();
-            match facts(stream.get_ref().1) {
-                Some(facts) => Ok(Accepted { stream, facts, hello }),
-                None => Err(HandshakeError::Refused { error: rustls::Error::HandshakeNotComplete, hello }),
+            match facts(stream.get_ref().1, variant) {
+                Ok(facts) => Ok(Accepted { stream, facts, hello }),
+                Err(error) => Err(HandshakeError::Refused { error, hello }),
             }
         }
         Err((error, tee)) => Err(classify(error, tee)),
@@ -154,22 +209,31 @@ fn classify<IO>(error: io::Error, mut tee: HelloTee<IO>) -> HandshakeError<IO> {
     }
 }
 
-fn facts(connection: &rustls::ServerConnection) -> Option<TlsFacts> {
-    Some(TlsFacts {
+fn facts(connection: &rustls::ServerConnection, variant: &Variant) -> Result<TlsFacts, rustls::Error> {
+    let client = match connection.peer_certificates() {
+        None => None,
+        // Presented, verified, and yet not to be read: whoever decides by its fields must not take it for absent.
+        Some(chain) => Some(ClientCertificate::read(chain).map_err(|_| CertificateError::BadEncoding)?),
+    };
+    let unfinished = || rustls::Error::HandshakeNotComplete;
+    Ok(TlsFacts {
         alpn: match connection.alpn_protocol() {
             Some(b"h2") => Alpn::H2,
+            Some(ACME_TLS) => Alpn::AcmeTls,
             Some(_) => Alpn::H1,
             None => Alpn::None,
         },
-        version: match connection.protocol_version()? {
+        version: match connection.protocol_version().ok_or_else(unfinished)? {
             ProtocolVersion::TLSv1_2 => Version::Tls12,
             ProtocolVersion::TLSv1_3 => Version::Tls13,
-            _ => return None,
+            _ => return Err(unfinished()),
         },
-        cipher: cipher_name(connection.negotiated_cipher_suite()?.suite()),
+        cipher: cipher_name(connection.negotiated_cipher_suite().ok_or_else(unfinished)?.suite()),
         group: connection.negotiated_key_exchange_group().and_then(|group| group_name(group.name())),
         server_name: connection.server_name().map(Arc::from),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        client: client.map(Arc::new),
+        authorities: variant.authorities.clone(),
     })
 }
 

@@ -10,6 +10,8 @@ use rustls::crypto::CryptoProvider;
 pub mod accept;
 pub mod authority;
 pub mod certificates;
+pub mod challenges;
+pub mod client_auth;
 pub mod client_hello;
 pub mod origin;
 mod pem;
@@ -17,14 +19,19 @@ pub mod server;
 pub mod tee;
 #[cfg(test)]
 mod tests;
+pub mod tickets;
+pub(crate) mod visitor;
 
 pub use accept::{Accepted, Alpn, HandshakeError, TlsFacts, Version, accept};
 pub use authority::{AuthorityError, DevelopmentAuthority};
-pub use certificates::{Certificates, Expired};
+pub use certificates::{Certificates, Expired, Wanted};
+pub use challenges::{ChallengeError, Challenges};
+pub use client_auth::{ClientCertificate, DistinguishedName};
 pub use client_hello::{ClientHello, ClientHelloView, HelloFacts, HelloParser};
 pub use origin::{OriginTlsConfigs, Protocols, server_name};
-pub use server::{ServerTls, ServerTlsError};
+pub use server::{ServerSettings, ServerTls, ServerTlsError};
 pub use tee::HelloTee;
+pub use tickets::{TicketKeyError, TicketKeys};
 
 /// Everything of TLS that is refused when a generation is loaded; shown to the operator as a diagnostic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,4 +66,11 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
 /// The wall clock, for the one caller without a time argument: the certificate resolver inside a handshake.
 fn wall_clock() -> Timestamp {
     Timestamp::from_unix(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Lower case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| DIGITS.get(usize::from(value)).map_or('?', |&digit| char::from(digit));
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }

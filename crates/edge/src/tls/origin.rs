@@ -325,7 +325,7 @@ impl ServerCertVerifier for Trusted {
 /// Accepts any certificate, because the configuration says so. The handshake's signatures are still checked, so the
 /// peer at least holds the key of what it presents.
 #[derive(Debug)]
-struct Unverified;
+pub(super) struct Unverified;
 
 impl ServerCertVerifier for Unverified {
     fn verify_server_cert(

@@ -1,7 +1,8 @@
 //! One request to one of its site's origins: choose, send, and try again where that cannot do harm.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base::event::Protocol;
 use base64::Engine as _;
@@ -43,6 +44,8 @@ pub struct Delivery<'a> {
     pub worker: &'a Rc<Worker>,
     /// Pseudonym for `Via` and `CDN-Loop`.
     pub via: &'a str,
+    /// A golden request: where it goes instead of to the origin. Health, budget and counters hear nothing of it.
+    pub rehearsal: Option<SocketAddr>,
 }
 
 /// An origin's answer.
@@ -79,7 +82,9 @@ pub async fn deliver(
     let fields = ConnectionFields::read(delivery.head.headers.iter())
         .map_err(|_| Failure::Refused(Refusal { status: 400, reason: "bad_header" }))?;
     let limits = site.site.retry;
-    site.budget.deposit(Instant::now());
+    if delivery.rehearsal.is_none() {
+        site.budget.deposit(Instant::now());
+    }
     let (mut retries, mut stale, mut tried) = (0, 0, Tried::default());
     let mut chosen = choose(&delivery, tried).ok_or(Failure::Internal)?;
     loop {
@@ -93,6 +98,7 @@ pub async fn deliver(
         let thread = delivery.worker.thread();
         let body = std::mem::take(&mut delivery.body);
         let attempt = match attempt(&delivery, origin, &fields, body, only_fresh, trail, inform).await {
+            Ok(answer) if delivery.rehearsal.is_some() => return Ok(answer),
             Ok(answer) => {
                 let result = if answer.head.status >= 500 {
                     OriginResult::ServerError
@@ -104,6 +110,7 @@ pub async fn deliver(
                 trail.hold(chosen);
                 return Ok(answer);
             }
+            Err(attempt) if delivery.rehearsal.is_some() => return Err(attempt.failure),
             Err(attempt) => attempt,
         };
         if let Some(kind) = attempt.kind {
@@ -162,7 +169,11 @@ async fn attempt(
         http2: origin.origin.http == OriginHttp::Http2 || guessed,
         fresh: only_fresh,
     };
-    let transport = match transport::connect(origin, wants, delivery.worker, &delivery.site.metrics).await {
+    let connected = match delivery.rehearsal {
+        Some(golden) => transport::rehearse(golden).await,
+        None => transport::connect(origin, wants, delivery.worker, &delivery.site.metrics).await,
+    };
+    let transport = match connected {
         Ok(transport) => transport,
         // Nothing was sent: safe to try elsewhere whatever the method.
         Err(failure) => {
@@ -176,10 +187,12 @@ async fn attempt(
         }
     };
     let (timeouts, tunnel) = (origin.origin.timeouts, delivery.site.site.limits.tunnel);
+    // How soon the golden origin answers tells about this machine at this moment, not about the generation.
+    let patience = if delivery.rehearsal.is_some() { transport::REHEARSAL_TIME } else { Duration::ZERO };
     let limits = ExchangeLimits {
-        response: timeouts.response,
+        response: timeouts.response.max(patience),
         // The two sides of a gRPC stream may be silent for as long as those of any other tunnel.
-        idle: if grpc { timeouts.idle.max(tunnel) } else { timeouts.idle },
+        idle: if grpc { timeouts.idle.max(tunnel) } else { timeouts.idle.max(patience) },
         tunnel,
     };
     let (outcome, reused, protocol) = match transport {
@@ -197,11 +210,7 @@ async fn attempt(
                 tunnel: delivery.tunnel,
                 expects_continue: delivery.head.expects_continue,
             };
-            let recycle = Rc::new(pool::Return {
-                pools: Rc::downgrade(&delivery.worker.pools),
-                key: origin.pool,
-                max_idle: origin.origin.max_idle,
-            });
+            let recycle = way_back(delivery, origin);
             let outcome = h1::client::exchange(connection, request, limits, inform, recycle).await;
             delivery.worker.return_scratch(wire);
             (outcome, reused, Protocol::Http11)
@@ -222,6 +231,15 @@ async fn attempt(
         let attempt = judge(delivery, error, reused);
         // A visitor must not have an origin set aside by calling its request gRPC.
         Attempt { kind: attempt.kind.filter(|_| !guessed), ..attempt }
+    })
+}
+
+/// Where the connection goes once it is idle.
+fn way_back(delivery: &Delivery<'_>, origin: &OriginRuntime) -> Rc<pool::Return> {
+    Rc::new(pool::Return {
+        pools: Rc::downgrade(&delivery.worker.pools),
+        key: if delivery.rehearsal.is_some() { pool::NO_POOL } else { origin.pool },
+        max_idle: origin.origin.max_idle,
     })
 }
 

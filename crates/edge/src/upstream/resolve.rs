@@ -371,6 +371,11 @@ fn failed(reason: &str) -> ResolveError {
     ResolveError::Failed(reason.into())
 }
 
+/// Builds the resolver once, as each edge thread does for its first name, and says why that cannot be done.
+pub fn rehearse() -> Result<(), String> {
+    build(&ResolveConfig::default()).map(drop).map_err(|error| error.to_string())
+}
+
 /// Builds the resolver behind. It keeps no cache of its own: ours knows when an answer may be used past its time.
 fn build(config: &ResolveConfig) -> Result<TokioResolver, NetError> {
     let (servers, mut options) = match &config.name_servers {

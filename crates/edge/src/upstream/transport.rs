@@ -1,9 +1,10 @@
 //! A connection to an origin: from the pool if one is good, else made anew within the connect limit.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use snapshot::generation::{Origin, OriginHost};
 use tokio::net::TcpStream;
@@ -17,6 +18,9 @@ use crate::h2::client::SharedConnection;
 use crate::io::Io;
 use crate::telemetry::metrics::{OriginConnection as Source, SiteMetrics};
 use crate::worker::Worker;
+
+/// Time for the golden origin to do anything, whatever the real one is allowed.
+pub const REHEARSAL_TIME: Duration = Duration::from_secs(5);
 
 /// What the request needs of the connection.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +72,12 @@ pub async fn connect(
     let source = if opened.is_ok() { Source::New } else { Source::Failed };
     metrics.origin_connection(worker.thread(), origin.index, source);
     opened
+}
+
+/// A plain connection to the golden origin, which is never pooled or counted.
+pub async fn rehearse(golden: SocketAddr) -> Result<Transport, Failure> {
+    let stream = connect::connect(&[golden], REHEARSAL_TIME).await.map_err(|_| Failure::OriginRefused)?;
+    Ok(Transport::Http1(OriginConnection::new(Io::Tcp(stream))))
 }
 
 async fn open(origin: &OriginRuntime, wants: Wants, worker: &Rc<Worker>) -> Result<Transport, Failure> {

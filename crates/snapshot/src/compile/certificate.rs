@@ -10,7 +10,6 @@ use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
 use super::{Judge, Mode};
-use crate::desired::SiteTls;
 use crate::diagnostic::quote;
 use crate::generation::HostPattern;
 
@@ -20,6 +19,13 @@ const EXPIRES_SOON: i64 = 30 * 86_400;
 const NAMES_LISTED: usize = 5;
 /// Certificates read of one file; a chain has two to five, a bundle of all public authorities some 150.
 const MAXIMUM_CERTIFICATES: usize = 1_000;
+
+/// The paths of a certificate and its key.
+#[derive(Clone, Copy)]
+pub(super) struct Pair<'a> {
+    pub certificate: &'a str,
+    pub key: &'a str,
+}
 
 /// What a PEM file holds.
 struct Pem {
@@ -67,13 +73,13 @@ impl Judge<'_> {
         &mut self,
         chain: Option<&[u8]>,
         key: Option<&[u8]>,
-        tls: &SiteTls,
+        pair: Pair<'_>,
         place: &str,
         hosts: &[HostPattern],
     ) {
         let certificate_place = format!("{place}.certificate");
-        let chain = chain.and_then(|bytes| self.chain(bytes, &tls.certificate, &certificate_place));
-        let spki = key.and_then(|bytes| self.key(bytes, &tls.key, &format!("{place}.key")));
+        let chain = chain.and_then(|bytes| self.chain(bytes, pair.certificate, &certificate_place));
+        let spki = key.and_then(|bytes| self.key(bytes, pair.key, &format!("{place}.key")));
         let Some(chain) = chain else {
             return;
         };
@@ -81,7 +87,7 @@ impl Judge<'_> {
         let mut certificates = Vec::new();
         for (index, certificate) in parsed.iter().enumerate() {
             let Ok((_, certificate)) = certificate else {
-                let message = format!("certificate {} in {} is damaged", index + 1, quote(&tls.certificate));
+                let message = format!("certificate {} in {} is damaged", index + 1, quote(pair.certificate));
                 self.review.error(&certificate_place, "bad-certificate", message, "have it issued again");
                 return;
             };
@@ -106,7 +112,7 @@ impl Judge<'_> {
             };
             self.review.error(&format!("{place}.key"), "key-mismatch", message, hint);
         }
-        self.validity(leaf, rest, tls, &certificate_place);
+        self.validity(leaf, rest, pair.certificate, &certificate_place);
         self.coverage(leaf, &certificate_place, hosts);
     }
 
@@ -158,12 +164,12 @@ impl Judge<'_> {
         &mut self,
         leaf: &X509Certificate<'_>,
         rest: &[&X509Certificate<'_>],
-        tls: &SiteTls,
+        path: &str,
         place: &str,
     ) {
         let now = i64::try_from(self.now.seconds()).unwrap_or(i64::MAX);
         let (from, to) = (leaf.validity().not_before, leaf.validity().not_after);
-        let path = quote(&tls.certificate);
+        let path = quote(path);
         if to.timestamp() < now {
             let message = format!("the certificate in {path} expired on {}", date(to));
             self.outdated(place, "certificate-expired", message, "have it renewed");
@@ -186,6 +192,45 @@ impl Judge<'_> {
                 "use the chain that came with the certificate",
             );
         }
+    }
+
+    /// Why an issued file (certificates, then the key) cannot be used for a name. One that has ended can: it is better than
+    /// one nobody trusts, and is told.
+    pub(super) fn issued_problem(&mut self, bytes: &[u8], name: &str, place: &str) -> Option<String> {
+        let pem = Pem::read(bytes);
+        let (Some(leaf), Some(key)) = (pem.certificates.first().filter(|_| !pem.broken), pem.keys.first())
+        else {
+            return Some(match pem.noun() {
+                "it holds a certificate" => "it holds no private key".to_owned(),
+                "it holds a private key" => "it holds no certificate".to_owned(),
+                noun => noun.to_owned(),
+            });
+        };
+        let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
+            return Some("its certificate is damaged".to_owned());
+        };
+        let Ok(key) = rustls::crypto::aws_lc_rs::sign::any_supported_type(key) else {
+            return Some("its private key cannot be used".to_owned());
+        };
+        if key.public_key().is_some_and(|spki| *spki != *leaf.public_key().raw) {
+            return Some("its private key does not belong to the certificate".to_owned());
+        }
+        let host = match name.strip_prefix("*.") {
+            Some(parent) => HostPattern::Suffix(parent.into()),
+            None => HostPattern::Exact(name.into()),
+        };
+        let names = names(&leaf);
+        if !covers(&names, &host) {
+            let names: Vec<_> = names.iter().map(|name| quote(name)).collect();
+            return Some(format!("it is for {}", listed(&names)));
+        }
+        let end = leaf.validity().not_after;
+        if end.timestamp() < i64::try_from(self.now.seconds()).unwrap_or(i64::MAX) {
+            let message = format!("the certificate issued for {} expired on {}", quote(name), date(end));
+            let hint = "it is served until there is another; `rempart certs` says why it was not renewed";
+            self.review.warning(place, "certificate-expired", message, hint);
+        }
+        None
     }
 
     /// An error in a configuration somebody asks to be taken; a warning when it was fine once and is started again.

@@ -260,7 +260,7 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 }
 
 /// Reads a host with an optional port, as `Host` carries it.
-fn authority(text: &str) -> Result<String, BadHost> {
+pub(super) fn authority(text: &str) -> Result<String, BadHost> {
     if text.contains(['/', '@']) {
         // Whatever this is, it is no host; which is what this says.
         host::parse(text)?;

@@ -4,24 +4,27 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Judge;
+use super::acme::{AcmePlan, SiteHosts};
 use super::host::{self, Host};
-use crate::desired;
+use super::tls::Entrances;
+use crate::desired::{self, Desired};
 use crate::diagnostic::quote;
 use crate::generation::{
-    Certificate, Compatibility, HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits,
-    SiteTls,
+    Acme, Compatibility, HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits,
 };
 
 /// Characters of a site's name; it is a label of every metric.
 const NAME_CHARACTERS: usize = 64;
 
 impl Judge<'_> {
+    /// The sites, and what they want of certificate authorities.
     pub(super) fn sites(
         &mut self,
-        sites: &[desired::Site],
+        desired: &Desired,
         listeners: &[Listener],
         table: &mut HostTable,
-    ) -> Vec<Arc<Site>> {
+    ) -> (Vec<Arc<Site>>, Option<Acme>) {
+        let sites = &desired.site;
         if sites.is_empty() {
             self.review.error(
                 "site",
@@ -35,12 +38,15 @@ impl Judge<'_> {
         for (index, site) in sites.iter().enumerate() {
             patterns.push(self.hosts(site, index, table, &mut host_places));
         }
+        let hosts = SiteHosts { patterns: &patterns, table, places: &host_places };
+        let AcmePlan { settings, sites: wanted } = self.acme(desired, &hosts, listeners);
+        let entrances = Entrances::new(listeners, &desired.trust);
         let mut names: HashMap<String, String> = HashMap::new();
         let mut out = Vec::new();
         // Origins are judged after all hosts are known: an origin may be one of them.
-        for ((index, site), hosts) in sites.iter().enumerate().zip(patterns) {
+        for (((index, site), hosts), wanted) in sites.iter().enumerate().zip(patterns).zip(wanted) {
             let place = format!("site[{index}]");
-            let certificate = self.certificate(site, &place, &hosts, listeners);
+            let certificate = self.certificate(site, index, &hosts, wanted, table, entrances);
             out.push(Arc::new(Site {
                 index,
                 name: self.site_name(site, &place, &hosts, &mut names),
@@ -49,7 +55,7 @@ impl Judge<'_> {
                     desired::Compatibility::Cloudflare => Compatibility::Cloudflare,
                 },
                 certificate,
-                tls: SiteTls::default(),
+                tls: self.site_tls(site, &place, entrances),
                 origins: self.origins(&site.origin, &place, listeners, table),
                 health: self.health(&site.health, &place),
                 retry: Retry { attempts: site.retry.attempts, budget_percent: site.retry.budget_percent },
@@ -61,7 +67,7 @@ impl Judge<'_> {
                 hosts,
             }));
         }
-        out
+        (out, settings)
     }
 
     fn hosts(
@@ -165,40 +171,10 @@ impl Judge<'_> {
             max_ejection: health.max_ejection.into(),
         }
     }
-
-    fn certificate(
-        &mut self,
-        site: &desired::Site,
-        place: &str,
-        hosts: &[HostPattern],
-        listeners: &[Listener],
-    ) -> Certificate {
-        let Some(tls) = &site.tls else {
-            return Certificate::Development;
-        };
-        let place = format!("{place}.tls");
-        if !listeners.is_empty() && listeners.iter().all(|listener| !listener.tls) {
-            self.review.warning(
-                &place,
-                "certificate-unused",
-                "this certificate is never used: no listener has TLS",
-                "listen on port 443, or write `tls = true` in a [[listen]]",
-            );
-        }
-        let certificate_place = format!("{place}.certificate");
-        let chain = self.file(&tls.certificate, &certificate_place);
-        let key = self.file(&tls.key, &format!("{place}.key"));
-        self.certificate_pair(chain.as_deref(), key.as_deref(), tls, &place, hosts);
-        match (chain, key) {
-            (Some(chain), Some(key)) => Certificate::Pem { chain, key, ocsp: None, place: certificate_place },
-            // One of the two is missing, which was reported: this generation is never served.
-            _ => Certificate::Development,
-        }
-    }
 }
 
 /// Reads `example.org`, `*.example.org` and `*`.
-fn pattern(text: &str) -> Result<HostPattern, host::BadHost> {
+pub(super) fn pattern(text: &str) -> Result<HostPattern, host::BadHost> {
     if text == "*" {
         return Ok(HostPattern::Any);
     }

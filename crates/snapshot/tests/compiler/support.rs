@@ -58,7 +58,7 @@ struct Pairs(HashMap<String, (KeyPair, Option<String>)>);
 
 impl Pairs {
     /// What a `file` directive asks for: `certificate NAME FROM TO HOST..`, `key NAME`, `chain NAME NAME`, `both NAME`,
-    /// `text TEXT`, `cut NAME` or `unreadable REASON`.
+    /// `text TEXT`, `hex DIGITS`, `cut NAME` or `unreadable REASON`.
     fn content(&mut self, directive: &str) -> Result<Arc<[u8]>, Unreadable> {
         let (kind, rest) = directive.split_once(' ').unwrap_or((directive, ""));
         let words: Vec<_> = rest.split(' ').collect();
@@ -70,6 +70,7 @@ impl Pairs {
             "cut" => self.made(words[0]).chars().take(300).collect(),
             "damaged" => damage(&self.made(words[0])),
             "text" => rest.replace("\\n", "\n"),
+            "hex" => return Ok(unescape(&format!("\\x{}", words.join("\\x"))).into()),
             "unreadable" => {
                 return Err(match rest {
                     "permission" => Unreadable::Permission,

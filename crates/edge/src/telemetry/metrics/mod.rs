@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use api::process::Supervision;
 use base::event::Protocol;
 use base::id::ContentHash;
 use base::time::Timestamp;
@@ -52,6 +53,7 @@ pub struct Metrics {
 struct State {
     generation: Option<(u64, ContentHash)>,
     reload: Option<(bool, Timestamp)>,
+    supervision: Option<Supervision>,
     certificates: BTreeMap<Arc<str>, Timestamp>,
 }
 
@@ -116,6 +118,16 @@ impl Metrics {
         lock(&self.state).reload = Some((success, at));
     }
 
+    /// What the supervisor has counted.
+    pub fn set_supervision(&self, supervision: Supervision) {
+        lock(&self.state).supervision = Some(supervision);
+    }
+
+    /// What the access log counts into.
+    pub fn log_counts(&self) -> Arc<LogCounts> {
+        self.log.clone()
+    }
+
     /// When the certificates now served end, by site; replaces what was known before.
     pub fn set_certificates(&self, expiries: impl IntoIterator<Item = (Arc<str>, Timestamp)>) {
         lock(&self.state).certificates = expiries.into_iter().take(MAX_CERTIFICATES).collect();
@@ -125,6 +137,14 @@ impl Metrics {
     pub fn totals(&self) -> Totals {
         let requests = self.all_sites().iter().map(|(_, core)| core.requests()).sum();
         Totals { requests, connections: self.open_connections() }
+    }
+
+    /// Sets the counts of connections and handshakes back; those open now stay counted.
+    pub(crate) fn forget_connections(&self) {
+        for shard in self.all_shards() {
+            shard.connections.clear();
+            shard.handshakes.clear();
+        }
     }
 
     /// Everything in the Prometheus text format, version 0.0.4.

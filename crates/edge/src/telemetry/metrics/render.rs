@@ -3,6 +3,8 @@
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
+use api::process::Supervision;
+
 use super::labels::{Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS, Retry, status_label};
 use super::site::{BUCKET_LABELS, OriginCore, SiteCore, SiteTotals};
 use super::{Metrics, Shard, connection_slot, lock, process};
@@ -142,6 +144,20 @@ fn access_log(out: &mut Exposition, metrics: &Metrics) {
     }
 }
 
+/// Told by the supervisor, so that they survive the processes they are about.
+fn supervision(out: &mut Exposition, seen: &Supervision) {
+    out.family("rempart_edge_replaced_total", "counter", "Edge processes replaced, by what was wrong with them.");
+    out.sample(&[("reason", "ended")], seen.crashes);
+    out.sample(&[("reason", "hung")], seen.hangs);
+    out.family("rempart_upgrades_total", "counter", "Upgrades tried, by outcome.");
+    out.sample(&[("outcome", "done")], seen.upgrades);
+    out.sample(&[("outcome", "taken_back")], seen.upgrades_reverted);
+    out.family("rempart_tastes_refused_total", "counter", "Generations that were tried and refused.");
+    out.sample(&[], seen.tastes_refused);
+    out.family("rempart_standby_ready", "gauge", "Whether a process waits to take over.");
+    out.sample(&[], u8::from(seen.standby));
+}
+
 fn configuration(out: &mut Exposition, metrics: &Metrics) {
     let state = lock(&metrics.state);
     if let Some((number, id)) = state.generation {
@@ -155,6 +171,9 @@ fn configuration(out: &mut Exposition, metrics: &Metrics) {
         let help = "When the configuration was last read, as Unix time.";
         out.family("rempart_config_last_reload_timestamp_seconds", "gauge", help);
         out.sample(&[], at.0 as f64 / MICROS);
+    }
+    if let Some(seen) = &state.supervision {
+        supervision(out, seen);
     }
     out.family(
         "rempart_certificate_expiry_seconds",

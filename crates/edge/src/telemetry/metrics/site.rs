@@ -47,6 +47,10 @@ impl<const N: usize> Counters<N> {
         self.0.get(index).map_or(0, |counter| counter.load(Relaxed))
     }
 
+    pub(super) fn clear(&self) {
+        self.0.iter().for_each(|counter| counter.store(0, Relaxed));
+    }
+
     fn absorb(&self, other: &Self) {
         for (ours, theirs) in self.0.iter().zip(&other.0) {
             ours.fetch_add(theirs.load(Relaxed), Relaxed);

@@ -87,7 +87,7 @@ fn keys_of_every_supported_form_load() {
 fn the_last_good_generation_starts_with_an_expired_certificate() {
     let (chain, key) = self_signed(&["a.example"], -30, -1);
     let snapshot = generation(vec![site(0, &["a.example"], given(&chain, &key))]);
-    let certificates = Certificates::load(&snapshot, None, now(), Expired::Serve).unwrap();
+    let certificates = Certificates::load(&snapshot, None, now(), Expired::Serve, &Arc::default()).unwrap();
     assert_eq!(certificates.warnings()[0].code, "certificate-expired");
     assert!(certificates.expiry(0).unwrap() < now());
     assert!(certificates.choose(Some("a.example"), now).is_some());

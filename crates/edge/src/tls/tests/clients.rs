@@ -4,15 +4,14 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::fixture::*;
-use crate::tls::{Alpn, TlsFacts, accept};
+use crate::tls::{Alpn, ServerSettings, TlsFacts, accept};
 
 /// Serves one HTTP/1.1 answer to each of `visitors`, and tells what was agreed with each.
-async fn serve(listener: TcpListener, server: Arc<ServerConfig>, visitors: usize) -> Vec<Option<TlsFacts>> {
+async fn serve(listener: TcpListener, server: Arc<ServerSettings>, visitors: usize) -> Vec<Option<TlsFacts>> {
     let mut seen = Vec::new();
     for _ in 0..visitors {
         let (stream, _) = listener.accept().await.unwrap();

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{HandshakeKind, ServerConfig};
 use rustls_native_certs::CertificateResult;
 use snapshot::generation::{
     HostHeader, Origin, OriginHost, OriginHttp, OriginTimeouts, OriginTls, OriginVerify,
@@ -13,7 +13,7 @@ use snapshot::generation::{
 
 use super::fixture::*;
 use crate::tls::origin::system_roots;
-use crate::tls::{OriginTlsConfigs, Protocols, ServerTls, server_name};
+use crate::tls::{OriginTlsConfigs, Protocols, ServerSettings, ServerTls, server_name};
 
 fn trusting(pem: &str) -> OriginVerify {
     OriginVerify::Authorities {
@@ -22,15 +22,16 @@ fn trusting(pem: &str) -> OriginVerify {
     }
 }
 
-fn serving(chain: &str, key: &str) -> Arc<ServerConfig> {
+fn serving(chain: &str, key: &str) -> Arc<ServerSettings> {
     let snapshot = generation(vec![site(0, &["origin.example"], given(chain, key))]);
     let certificates =
-        crate::tls::Certificates::load(&snapshot, None, now(), crate::tls::Expired::Serve).unwrap();
-    ServerTls::new().unwrap().server_config(Arc::new(certificates)).unwrap()
+        crate::tls::Certificates::load(&snapshot, None, now(), crate::tls::Expired::Serve, &Arc::default())
+            .unwrap();
+    ServerTls::new().unwrap().settings(Arc::new(certificates)).unwrap()
 }
 
 /// `ok`, or what the client says of the server.
-async fn verdict(verify: &OriginVerify, name: &str, server: &Arc<ServerConfig>) -> String {
+async fn verdict(verify: &OriginVerify, name: &str, server: &Arc<ServerSettings>) -> String {
     let config = OriginTlsConfigs::default().get(verify, Protocols::Any, "test").unwrap();
     match join(&config, name, server).await {
         (Ok(_), Ok(_)) => "ok".to_owned(),

@@ -1,0 +1,335 @@
+//! Changes: from a request to a generation in force, or to a refusal that changed nothing.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::admin::{GenerationSource, Refusal, ReloadOutcome};
+use api::diagnostic::{Diagnostic, Severity};
+use api::process::{Load, LoadFrom, Loaded, MetricsOrder, Reply, Task};
+
+use super::child::{AskError, Child};
+use super::fleet::{Fleet, Force, SMALL, Standby};
+use super::sockets::Plan;
+use super::taste::Tasted;
+use super::{LOAD, Supervisor, finding};
+use crate::builder::{now, rfc3339};
+use crate::sources::{self, Fingerprint};
+
+/// How often certificate files are looked at. A change is taken when it has not moved on between two looks.
+const FILES: Duration = Duration::from_secs(1);
+/// Time for an edge that died during a change to be replaced.
+const REPLACEMENT: Duration = Duration::from_secs(10);
+/// How often a change is carried on with another edge when the one it was made on has died.
+const ATTEMPTS: u32 = 3;
+/// Warnings about what should have followed a change and did not; a reload tries again.
+const NOT_KEPT: &str = "not-kept";
+const METRICS_NOT_SERVED: &str = "metrics-not-served";
+
+impl Supervisor {
+    /// Reads the configuration again and puts it in force if it is good; else everything stays as it is.
+    pub fn reload(&self) -> ReloadOutcome {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(self.origin.load_from(), None, self.origin.source())
+    }
+
+    /// Takes changed certificate files into the configuration in force, whatever the configuration file says meanwhile.
+    fn refresh_files(&self) -> ReloadOutcome {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (package, source) = {
+            let fleet = self.fleet();
+            (fleet.force.package.try_clone(), fleet.force.source)
+        };
+        match package {
+            Ok(package) => self.change(LoadFrom::Reread, Some(&package), source),
+            Err(error) => self.refuse(vec![finding("no-package", error.to_string())]),
+        }
+    }
+
+    fn change(&self, from: LoadFrom, package: Option<&File>, source: GenerationSource) -> ReloadOutcome {
+        let number = {
+            let fleet = self.fleet();
+            if fleet.ending {
+                return outcome(&fleet, false, false, vec![draining()]);
+            }
+            fleet.highest + 1
+        };
+        let tasted = match self.taste(Load { number, from, source }, package) {
+            Ok(tasted) => tasted,
+            Err(diagnostics) => return self.refuse(diagnostics),
+        };
+        let (given_up, same) = {
+            let fleet = self.fleet();
+            let same = tasted.loaded.id == fleet.force.loaded.id && fleet.force.source == source;
+            (fleet.given_up.get(&tasted.loaded.id).cloned(), same)
+        };
+        if same {
+            return self.nothing_changed(tasted);
+        }
+        if let Some(reason) = given_up {
+            tasted.child.kill();
+            let mut found = finding("given-up", format!("this configuration is not tried again: {reason}"));
+            found.hint = Some("change it, or restart Rempart to have it tried once more".to_owned());
+            return self.refuse(vec![found]);
+        }
+        match self.put_in_force(tasted, source) {
+            Ok(outcome) => outcome,
+            Err(diagnostics) => self.refuse(diagnostics),
+        }
+    }
+
+    /// The sources say what is in force already; only their wording may differ.
+    fn nothing_changed(&self, tasted: Tasted) -> ReloadOutcome {
+        tasted.child.kill();
+        let mut fleet = self.fleet();
+        let fresh = Loaded { number: fleet.force.loaded.number, ..tasted.loaded };
+        let before = std::mem::replace(&mut fleet.force.warnings, fresh.diagnostics.clone());
+        // A comment may have changed: this text is the one to compare the file with.
+        fleet.force.loaded = fresh;
+        fleet.refused = None;
+        // What did not work when this generation came into force is tried again.
+        if before.iter().any(|found| found.code == NOT_KEPT) {
+            self.keep(&mut fleet);
+        }
+        if before.iter().any(|found| found.code == METRICS_NOT_SERVED) {
+            let order = move_metrics(&mut fleet);
+            if order == MetricsOrder::Serve
+                && let Some(active) = fleet.active.clone()
+                && let Err(error) = fleet.hand_over(&active)
+            {
+                tracing::warn!(%error, "the edge did not take the metrics socket");
+            }
+        }
+        fleet.tell_supervision();
+        outcome(&fleet, true, false, fleet.force.warnings.clone())
+    }
+
+    fn put_in_force(
+        &self,
+        tasted: Tasted,
+        source: GenerationSource,
+    ) -> Result<ReloadOutcome, Vec<Diagnostic>> {
+        let planned = self.fleet().sockets.plan(&tasted.loaded.listeners, tasted.loaded.threads);
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(diagnostics) => {
+                tasted.child.kill();
+                return Err(diagnostics);
+            }
+        };
+        if let Err(error) = self.change_edge(&tasted, &plan, source) {
+            tasted.child.kill();
+            self.fleet().sockets.restore(tasted.loaded.threads);
+            let message = format!("the edge could not change over: {error}");
+            return Err(match error {
+                AskError::Refused(diagnostics) => diagnostics,
+                _ => vec![finding("not-activated", message)],
+            });
+        }
+        let Tasted { child, loaded, package } = tasted;
+        let mut fleet = self.fleet();
+        fleet.sockets.put_in_force(plan);
+        let (since, warnings) = (now(), loaded.diagnostics.clone());
+        let (number, standby) = (loaded.number, loaded.standby);
+        tracing::info!(generation = number, id = loaded.id, "a new generation is in force");
+        let undone = std::mem::take(&mut fleet.force.warnings);
+        fleet.set_force(Force { loaded, source, since, package, warnings });
+        // Noted by the change itself.
+        fleet.force.warnings.extend(undone.into_iter().filter(|found| found.code == METRICS_NOT_SERVED));
+        fleet.refused = None;
+        let old = fleet.standby.take();
+        let needless = if standby {
+            fleet.standby.replace(Standby { child, number })
+        } else {
+            Some(Standby { child, number })
+        };
+        for standby in old.into_iter().chain(needless) {
+            standby.child.kill();
+        }
+        self.keep(&mut fleet);
+        fleet.tell_supervision();
+        Ok(outcome(&fleet, true, true, fleet.force.warnings.clone()))
+    }
+
+    /// Has the edge that serves load and activate what was tasted; another one, when it dies over it.
+    fn change_edge(&self, tasted: &Tasted, plan: &Plan, source: GenerationSource) -> Result<(), AskError> {
+        let mut attempt = 1;
+        loop {
+            let Some(active) = self.wait_for_edge() else { return Err(AskError::Gone) };
+            let done = self.change_one(&active, tasted, plan, source);
+            match done {
+                Ok(()) if self.is_active(&active) => return Ok(()),
+                Err(error @ AskError::Refused(_)) => return Err(error),
+                Err(error) if attempt >= ATTEMPTS => return Err(error),
+                other => tracing::warn!(
+                    ?other,
+                    "the edge was replaced in the middle of a change; it is made again"
+                ),
+            }
+            attempt += 1;
+        }
+    }
+
+    fn change_one(
+        &self,
+        active: &Arc<Child>,
+        tasted: &Tasted,
+        plan: &Plan,
+        source: GenerationSource,
+    ) -> Result<(), AskError> {
+        use std::os::fd::AsFd as _;
+        // Exactly what was tasted: not `served`, so nothing is overlooked that the taster would have refused.
+        let (number, from) = (tasted.loaded.number, LoadFrom::Package { served: false });
+        let load = Load { number, from, source };
+        active.ask(Task::Load(load), &[tasted.package.as_fd()], LOAD)?;
+        let mut fleet = self.fleet();
+        fleet.sockets.release(plan);
+        let before = fleet.force.loaded.metrics;
+        fleet.force.loaded.metrics = tasted.loaded.metrics;
+        let metrics = move_metrics(&mut fleet);
+        fleet.force.loaded.metrics = before;
+        fleet.change_over(active, plan, metrics)
+    }
+
+    fn is_active(&self, child: &Arc<Child>) -> bool {
+        self.fleet().active.as_ref().is_some_and(|active| Arc::ptr_eq(active, child))
+            && child.ended().is_none()
+    }
+
+    fn wait_for_edge(&self) -> Option<Arc<Child>> {
+        let deadline = Instant::now() + REPLACEMENT;
+        loop {
+            let active = self.fleet().active.clone().filter(|active| active.ended().is_none());
+            if active.is_some() || Instant::now() >= deadline {
+                return active;
+            }
+            std::thread::sleep(super::LOOK);
+        }
+    }
+
+    /// Keeps what is in force on disk. What fails here costs a warning, not the change.
+    fn keep(&self, fleet: &mut Fleet) {
+        if let Err(error) = self.state.keep(fleet.force.loaded.number, &fleet.force.package) {
+            tracing::error!(%error, "the generation is in force but could not be kept on disk");
+            fleet.force.warnings.push(not_kept(&error));
+        } else if let Err(error) = self.state.keep_listeners(&fleet.force.loaded.listeners) {
+            tracing::warn!(%error, "the addresses listened on could not be kept");
+        }
+    }
+
+    fn refuse(&self, diagnostics: Vec<Diagnostic>) -> ReloadOutcome {
+        for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error) {
+            let place = diagnostic.location.as_ref().map(|place| format!("{}:{}", place.file, place.line));
+            tracing::error!(code = diagnostic.code, place, "configuration refused: {}", diagnostic.message);
+        }
+        let mut fleet = self.fleet();
+        fleet.refused = Some(Refusal { at: rfc3339(now()), diagnostics: diagnostics.clone() });
+        fleet.tell_supervision();
+        outcome(&fleet, false, false, diagnostics)
+    }
+
+    /// The generation in force as sorted lines, for `rempart check`.
+    pub fn outline(&self) -> Option<(String, Vec<String>)> {
+        let active = self.fleet().active.clone()?;
+        match active.ask(Task::Outline, &[], SMALL) {
+            Ok((Reply::Outline { generation, lines }, _)) => Some((generation, lines)),
+            _ => None,
+        }
+    }
+}
+
+/// Opens, moves or closes the metrics socket as the generation wants it; a failure is a warning.
+fn move_metrics(fleet: &mut Fleet) -> MetricsOrder {
+    let wanted = fleet.force.loaded.metrics;
+    fleet.force.warnings.retain(|found| found.code != METRICS_NOT_SERVED);
+    match fleet.sockets.serve_metrics(wanted) {
+        Ok(false) => MetricsOrder::Keep,
+        Ok(true) if wanted.is_some() => MetricsOrder::Serve,
+        Ok(true) => MetricsOrder::End,
+        Err(error) => {
+            tracing::error!(%error, "metrics are not served");
+            fleet.force.warnings.push(metrics_not_served(&error));
+            MetricsOrder::End
+        }
+    }
+}
+
+/// Takes up files that a configuration refers to when they have changed and come to rest: they are often replaced one
+/// after the other.
+pub fn watch_files(supervisor: &Supervisor) {
+    let mut taken = look(&watched(supervisor));
+    let mut seen = taken.clone();
+    let mut number = 0;
+    loop {
+        std::thread::sleep(FILES);
+        let (ending, current) = {
+            let fleet = supervisor.fleet();
+            (fleet.ending, fleet.force.loaded.number)
+        };
+        if ending {
+            return;
+        }
+        let now = look(&watched(supervisor));
+        // A generation that came into force meanwhile has read them all.
+        if current != number {
+            (number, taken) = (current, now.clone());
+        } else if now != taken && now == seen {
+            let outcome = supervisor.refresh_files();
+            if outcome.active && outcome.changed {
+                tracing::info!(number = outcome.number, "changed certificate files are in force");
+            }
+            taken.clone_from(&now);
+            number = outcome.number;
+        }
+        seen = now;
+    }
+}
+
+fn watched(supervisor: &Supervisor) -> Vec<PathBuf> {
+    supervisor.fleet().force.loaded.watched.clone()
+}
+
+fn look(paths: &[PathBuf]) -> Vec<Fingerprint> {
+    paths.iter().map(|path: &PathBuf| sources::fingerprint(Path::new(path))).collect()
+}
+
+/// The warning that a generation is in force and not on disk.
+pub fn not_kept(error: &io::Error) -> Diagnostic {
+    warning(
+        NOT_KEPT,
+        format!("the generation in force could not be kept on disk: {error}"),
+        "make room in the state folder, then run `rempart reload`",
+    )
+}
+
+/// The warning that metrics are not served.
+pub fn metrics_not_served(error: &io::Error) -> Diagnostic {
+    warning(
+        METRICS_NOT_SERVED,
+        format!("metrics are not served: {error}"),
+        "choose another port for [metrics] listen, or \"off\"",
+    )
+}
+
+fn warning(code: &str, message: String, hint: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Warning,
+        code: code.to_owned(),
+        message,
+        location: None,
+        hint: Some(hint.to_owned()),
+    }
+}
+
+fn draining() -> Diagnostic {
+    let mut found = finding("draining", "Rempart is ending and takes no new configuration".to_owned());
+    found.hint = Some("start it again".to_owned());
+    found
+}
+
+fn outcome(fleet: &Fleet, active: bool, changed: bool, diagnostics: Vec<Diagnostic>) -> ReloadOutcome {
+    let Loaded { number, id, .. } = &fleet.force.loaded;
+    ReloadOutcome { active, changed, number: *number, generation: id.clone(), diagnostics }
+}

@@ -1,0 +1,185 @@
+//! What the supervisor holds: the processes, the sockets, and what is in force. Locked for moments only.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::admin::{GenerationSource, Refusal};
+use api::certificates::Challenge;
+use api::diagnostic::Diagnostic;
+use api::process::{Activate, Loaded, MetricsOrder, SetAside, Supervision, Task, TicketKey};
+use base::time::Timestamp;
+use rustix::process::Pid;
+
+use super::child::{AskError, Child};
+use super::sockets::Sockets;
+
+/// Time for an edge to take sockets over; it has everything loaded.
+const TAKE_OVER: Duration = Duration::from_secs(5);
+/// Time for a small order.
+pub const SMALL: Duration = Duration::from_secs(2);
+/// Crashes of a generation within `CRASH_WINDOW` after which it is given up.
+const MAX_CRASHES: usize = 3;
+const CRASH_WINDOW: Duration = Duration::from_secs(60);
+/// Given-up generations that are remembered.
+const MAX_GIVEN_UP: usize = 64;
+
+/// The generation in force.
+pub struct Force {
+    /// What it is.
+    pub loaded: Loaded,
+    /// Where it came from.
+    pub source: GenerationSource,
+    /// Since when.
+    pub since: Timestamp,
+    /// Everything it was made from.
+    pub package: File,
+    /// What should have followed it and did not.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// The standby, and which generation it has loaded.
+pub struct Standby {
+    /// The process.
+    pub child: Arc<Child>,
+    /// The generation's number.
+    pub number: u64,
+}
+
+/// Everything the supervisor knows.
+pub struct Fleet {
+    /// The edge that serves.
+    pub active: Option<Arc<Child>>,
+    /// The one that waits.
+    pub standby: Option<Standby>,
+    /// A binary on trial: accepts beside or instead of the active one.
+    pub trial: Option<Arc<Child>>,
+    /// Tries a generation at the moment.
+    pub taster: Option<Arc<Child>>,
+    /// Those that finish what they have.
+    pub draining: Vec<Arc<Child>>,
+    /// Children of the program this process was before an upgrade, other than the edge.
+    pub left_over: Vec<Pid>,
+    /// The keeper of certificates.
+    pub keeper: Option<Arc<Child>>,
+    /// Their sockets.
+    pub sockets: Sockets,
+    /// The generation in force.
+    pub force: Force,
+    /// Highest number given to a generation.
+    pub highest: u64,
+    /// The last configuration that was not taken.
+    pub refused: Option<Refusal>,
+    /// What has happened.
+    pub supervision: Supervision,
+    /// Keys of session tickets, newest first.
+    pub tickets: Vec<TicketKey>,
+    /// What certificate authorities ask for.
+    pub challenges: Vec<Challenge>,
+    /// Origins set aside, as the active edge last told.
+    pub set_aside: Vec<SetAside>,
+    /// When the generation in force has crashed.
+    pub crashes: VecDeque<Instant>,
+    /// Generations that were given up, by content hash, and why.
+    pub given_up: HashMap<String, String>,
+    /// The end has begun: nothing is replaced any more.
+    pub ending: bool,
+}
+
+impl Fleet {
+    /// Lends every socket in force to a process that has the generation in force loaded, and has it accept.
+    pub fn hand_over(&self, child: &Child) -> Result<(), AskError> {
+        let (listeners, mut descriptors) = self.sockets.all_orders();
+        let metrics = self.sockets.metrics();
+        descriptors.extend(metrics);
+        let order = Activate {
+            listeners,
+            metrics: if metrics.is_some() { MetricsOrder::Serve } else { MetricsOrder::End },
+            set_aside: self.set_aside.clone(),
+            challenges: self.challenges.clone(),
+        };
+        child.ask(Task::Activate(order), &descriptors, TAKE_OVER)?;
+        child.tell(Task::Supervision(self.supervision.clone()));
+        Ok(())
+    }
+
+    /// Has a process that serves change over to a plan.
+    pub fn change_over(
+        &self,
+        child: &Child,
+        plan: &super::sockets::Plan,
+        metrics: MetricsOrder,
+    ) -> Result<(), AskError> {
+        // The first process after the start holds nothing yet.
+        let holds = self.active.as_ref().is_some_and(|active| active.pid == child.pid);
+        let (listeners, mut descriptors) = self.sockets.orders(plan, holds);
+        let socket: Option<BorrowedFd<'_>> =
+            if metrics == MetricsOrder::Serve { self.sockets.metrics() } else { None };
+        descriptors.extend(socket);
+        let (set_aside, challenges) = (self.set_aside.clone(), self.challenges.clone());
+        let order = Activate { listeners, metrics, set_aside, challenges };
+        child.ask(Task::Activate(order), &descriptors, TAKE_OVER)?;
+        Ok(())
+    }
+
+    /// Whether a standby is wanted and there is none.
+    pub fn lacks_standby(&self) -> bool {
+        !self.ending
+            && self.active.is_some()
+            && self.force.loaded.standby
+            && self.standby.as_ref().is_none_or(|standby| standby.number != self.force.loaded.number)
+    }
+
+    /// Tells the edge what the metrics listener says about processes.
+    pub fn tell_supervision(&mut self) {
+        self.supervision.standby = self.standby.is_some();
+        self.supervision.refused = self.refused.is_some();
+        if let Some(active) = &self.active {
+            active.tell(Task::Supervision(self.supervision.clone()));
+        }
+    }
+
+    /// Counts a crash of the generation in force; true when that was one too many.
+    pub fn crashed_too_often(&mut self, now: Instant) -> bool {
+        self.crashes.retain(|at| now.duration_since(*at) < CRASH_WINDOW);
+        self.crashes.push_back(now);
+        self.crashes.len() >= MAX_CRASHES
+    }
+
+    /// Remembers that a generation is not to be tried again.
+    pub fn give_up(&mut self, id: &str, reason: &str) {
+        if self.given_up.len() >= MAX_GIVEN_UP {
+            self.given_up.clear();
+        }
+        self.given_up.insert(id.to_owned(), reason.to_owned());
+    }
+
+    /// Puts another generation in force here; the processes have it already.
+    pub fn set_force(&mut self, force: Force) {
+        self.highest = self.highest.max(force.loaded.number);
+        self.crashes.clear();
+        self.force = force;
+    }
+
+    /// A descriptor of the package in force.
+    pub fn package(&self) -> BorrowedFd<'_> {
+        self.force.package.as_fd()
+    }
+
+    /// Every process there is, with its role.
+    pub fn processes(&self) -> Vec<(api::admin::ProcessRole, Arc<Child>)> {
+        use api::admin::ProcessRole::{Draining, Edge, Keeper, Standby, Taster};
+        let one = |role, child: &Option<Arc<Child>>| {
+            child.iter().map(|child| (role, child.clone())).collect::<Vec<_>>()
+        };
+        let mut all = one(Edge, &self.active);
+        all.extend(self.standby.iter().map(|standby| (Standby, standby.child.clone())));
+        all.extend(one(Taster, &self.taster));
+        all.extend(one(Edge, &self.trial));
+        all.extend(self.draining.iter().map(|child| (Draining, child.clone())));
+        all.extend(one(Keeper, &self.keeper));
+        all
+    }
+}

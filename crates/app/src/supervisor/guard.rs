@@ -1,0 +1,324 @@
+//! Watching: an edge that has ended, was stopped, or hangs is replaced at once; a standby is kept; what crashes again and
+//! again is given up for the generation before it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::admin::{GenerationSource, Refusal};
+use api::process::{Load, LoadFrom, Loaded, Reply, Task, WantedListener};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::child::{AskError, Child, Condition, Ending, out_of_memory_kills};
+use super::fleet::{Fleet, Force, Standby};
+use super::{Supervisor, finding};
+use crate::builder::{now, rfc3339};
+
+/// Time between two looks, unless a process ends in between.
+const LOOK: Duration = Duration::from_millis(20);
+/// Wait before a process that could not be started is tried again: doubles from the first to the second.
+const PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// Waiting ever longer, and never in step with others.
+struct Backoff {
+    failures: u32,
+    next: Instant,
+}
+
+impl Backoff {
+    fn new() -> Self {
+        Self { failures: 0, next: Instant::now() }
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    fn succeeded(&mut self) {
+        *self = Self::new();
+    }
+
+    fn failed(&mut self) {
+        let pause = PAUSE.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
+        // Between half and all of it. Without randomness the middle will do.
+        let share =
+            getrandom::u32().map_or(0.75, |random| 0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0);
+        self.next = Instant::now() + pause.mul_f64(share);
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// Looks after the edge until the process ends. Runs on a thread of its own that waits for nothing else.
+pub fn guard(supervisor: &Supervisor) {
+    let mut backoff = Backoff::new();
+    let mut memory_kills = out_of_memory_kills();
+    loop {
+        wait(supervisor);
+        let mut fleet = supervisor.fleet();
+        if fleet.ending {
+            return;
+        }
+        sweep(&mut fleet);
+        supervisor.notify.watchdog();
+        match fleet.active.clone() {
+            Some(active) => {
+                let condition = active.look();
+                if condition == Condition::Fine {
+                    fleet.set_aside = active.beat().set_aside;
+                    continue;
+                }
+                let kills = out_of_memory_kills();
+                let blame = is_to_blame(&condition, kills > memory_kills);
+                memory_kills = kills;
+                replace(supervisor, &mut fleet, &active, &condition, blame);
+                if fleet.active.is_none() {
+                    backoff.failed();
+                } else {
+                    backoff.succeeded();
+                }
+            }
+            None if backoff.is_due() => match start_in_force(supervisor, &fleet) {
+                Ok(child) => {
+                    fleet.active = Some(child);
+                    backoff.succeeded();
+                }
+                Err(error) => {
+                    tracing::error!(%error, "no edge could be started; it is tried again");
+                    backoff.failed();
+                    if fleet.crashed_too_often(Instant::now()) {
+                        fall_back(supervisor, &mut fleet, "its process could not be started");
+                    }
+                }
+            },
+            None => {}
+        }
+    }
+}
+
+/// Waits for the next look, or for the end of the edge or the standby.
+fn wait(supervisor: &Supervisor) {
+    let watched: Vec<Arc<Child>> = {
+        let fleet = supervisor.fleet();
+        fleet
+            .active
+            .iter()
+            .cloned()
+            .chain(fleet.standby.iter().map(|standby| standby.child.clone()))
+            .collect()
+    };
+    let mut fds: Vec<PollFd<'_>> = watched.iter().map(|child| PollFd::new(child, PollFlags::IN)).collect();
+    let span = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK.subsec_nanos()) };
+    if rustix::event::poll(&mut fds, Some(&span)).is_err() {
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Forgets processes that have ended, and a standby that is no longer one.
+fn sweep(fleet: &mut Fleet) {
+    fleet.draining.retain(|child| child.ended().is_none());
+    fleet.left_over.retain(|pid| !super::child::collect(*pid));
+    if let Some(standby) = &fleet.standby {
+        let condition = standby.child.look();
+        if condition != Condition::Fine {
+            tracing::warn!(pid = standby.child.pid, ?condition, "the standby is gone; there will be another");
+            standby.child.kill();
+            fleet.standby = None;
+            fleet.tell_supervision();
+        }
+    }
+}
+
+/// Whether the generation may be the cause. Somebody else's SIGKILL or SIGSTOP is not its fault; the kernel's, for want
+/// of memory, may be.
+fn is_to_blame(condition: &Condition, memory: bool) -> bool {
+    match condition {
+        Condition::Ended(Ending::Signal(signal)) => {
+            let outside =
+                [signal_hook::consts::SIGKILL, signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT];
+            memory || !outside.contains(signal)
+        }
+        Condition::Ended(Ending::Code(code)) => *code != 0,
+        Condition::Ended(Ending::Unknown) | Condition::Stopped | Condition::Fine => false,
+        Condition::Silent | Condition::Stuck => true,
+    }
+}
+
+fn replace(supervisor: &Supervisor, fleet: &mut Fleet, old: &Arc<Child>, condition: &Condition, blame: bool) {
+    let reason = match condition {
+        Condition::Ended(ending) => {
+            fleet.supervision.crashes += 1;
+            ending.to_string()
+        }
+        other => {
+            fleet.supervision.hangs += 1;
+            let what = match other {
+                Condition::Stopped => "it was stopped",
+                Condition::Stuck => "one of its threads does not move on",
+                _ => "it gives no sign of life",
+            };
+            what.to_owned()
+        }
+    };
+    tracing::error!(pid = old.pid, "the edge is replaced: {reason}");
+    fleet.active = None;
+    if blame && fleet.crashed_too_often(Instant::now()) {
+        old.kill();
+        return fall_back(supervisor, fleet, &reason);
+    }
+    let standby = fleet.standby.take().filter(|standby| standby.number == fleet.force.loaded.number);
+    let promoted = standby.and_then(|standby| match fleet.hand_over(&standby.child) {
+        Ok(()) => Some(standby.child),
+        Err(error) => {
+            tracing::error!(%error, "the standby could not take over");
+            standby.child.kill();
+            None
+        }
+    });
+    fleet.active = promoted.or_else(|| match start_in_force(supervisor, fleet) {
+        Ok(child) => Some(child),
+        Err(error) => {
+            tracing::error!(%error, "no other edge could be started; it is tried again");
+            None
+        }
+    });
+    // Only now: what it has accepted is lost either way, and who connects meanwhile is served by the other one.
+    old.kill();
+    fleet.tell_supervision();
+}
+
+/// A new process with the generation in force, accepting.
+fn start_in_force(supervisor: &Supervisor, fleet: &Fleet) -> anyhow::Result<Arc<Child>> {
+    let child = load_in_force(supervisor, fleet)?;
+    if let Err(error) = fleet.hand_over(&child) {
+        child.kill();
+        return Err(error.into());
+    }
+    Ok(child)
+}
+
+fn load_in_force(supervisor: &Supervisor, fleet: &Fleet) -> io::Result<Arc<Child>> {
+    let Force { loaded, source, package, .. } = &fleet.force;
+    supervisor.load_known(loaded.number, *source, &loaded.listeners, package, &fleet.tickets)
+}
+
+/// Gives the generation in force up for the newest stored one before it that runs, or for what is compiled in.
+fn fall_back(supervisor: &Supervisor, fleet: &mut Fleet, reason: &str) {
+    let bad = fleet.force.loaded.clone();
+    let message = format!("generation {} is given up: {reason}, again and again", bad.number);
+    tracing::error!("{message}");
+    fleet.give_up(&bad.id, &message);
+    let mut found = finding("generation-given-up", message);
+    found.hint = Some("change the configuration and run `rempart reload`".to_owned());
+    fleet.refused = Some(Refusal { at: rfc3339(now()), diagnostics: vec![found] });
+    if let Some(standby) = fleet.standby.take() {
+        standby.child.kill();
+    }
+    for (number, package) in supervisor.state.stored() {
+        if number >= bad.number {
+            continue;
+        }
+        match try_stored(supervisor, fleet, number, package) {
+            Ok(()) => return fleet.tell_supervision(),
+            Err(error) => tracing::error!(number, %error, "a stored generation cannot be used"),
+        }
+    }
+    if let Err(error) = use_defaults(supervisor, fleet, bad.listeners) {
+        tracing::error!(%error, "even the built-in defaults could not be started; they are tried again");
+    }
+    fleet.tell_supervision();
+}
+
+/// Loads a stored generation in a new process, rehearses it, and puts it in force.
+fn try_stored(
+    supervisor: &Supervisor,
+    fleet: &mut Fleet,
+    number: u64,
+    package: std::fs::File,
+) -> anyhow::Result<()> {
+    let load = Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
+    let (child, loaded) = supervisor.load_tasted(load, Some(&package), &fleet.tickets)?;
+    anyhow::ensure!(!fleet.given_up.contains_key(&loaded.id), "it was given up before");
+    put_in_force(fleet, &child, loaded, GenerationSource::LastGood, package)
+}
+
+/// Puts the compiled-in defaults in force: every request gets 503 and a page that says so.
+fn use_defaults(
+    supervisor: &Supervisor,
+    fleet: &mut Fleet,
+    listeners: Vec<WantedListener>,
+) -> anyhow::Result<()> {
+    let child = supervisor.start_child(&fleet.tickets)?;
+    let number = fleet.highest + 1;
+    let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
+    let (reply, descriptors) = child.ask(Task::Load(load), &[], super::LOAD)?;
+    let (Reply::Loaded(loaded), Some(package)) = (reply, descriptors.into_iter().next()) else {
+        anyhow::bail!("an unexpected answer");
+    };
+    put_in_force(fleet, &child, *loaded, GenerationSource::Defaults, package.into())
+}
+
+/// The child becomes the edge with this generation, on the sockets it wants.
+pub fn put_in_force(
+    fleet: &mut Fleet,
+    child: &Arc<Child>,
+    loaded: Loaded,
+    source: GenerationSource,
+    package: std::fs::File,
+) -> anyhow::Result<()> {
+    let plan = match fleet.sockets.plan(&loaded.listeners, loaded.threads) {
+        Ok(plan) => plan,
+        Err(found) => {
+            child.kill();
+            return Err(AskError::Refused(found).into());
+        }
+    };
+    fleet.sockets.put_in_force(plan);
+    if let Err(error) = fleet.sockets.serve_metrics(loaded.metrics) {
+        tracing::error!(%error, "metrics are not served");
+    }
+    fleet.hand_over(child)?;
+    let (since, warnings) = (now(), loaded.diagnostics.clone());
+    fleet.set_force(Force { loaded, source, since, package, warnings });
+    fleet.active = Some(child.clone());
+    Ok(())
+}
+
+/// Keeps a standby ready. Runs on a thread of its own, because loading takes its time.
+pub fn keep_standby(supervisor: &Supervisor) {
+    let mut backoff = Backoff::new();
+    loop {
+        std::thread::sleep(LOOK);
+        let fleet = supervisor.fleet();
+        if fleet.ending {
+            return;
+        }
+        if !fleet.lacks_standby() || fleet.trial.is_some() || !backoff.is_due() {
+            continue;
+        }
+        let (number, tickets) = (fleet.force.loaded.number, fleet.tickets.clone());
+        let package = fleet.force.package.try_clone();
+        let (source, listeners) = (fleet.force.source, fleet.force.loaded.listeners.clone());
+        drop(fleet);
+        match package
+            .and_then(|package| supervisor.load_known(number, source, &listeners, &package, &tickets))
+        {
+            Ok(child) => {
+                backoff.succeeded();
+                let mut fleet = supervisor.fleet();
+                if fleet.force.loaded.number == number && !fleet.ending {
+                    if let Some(old) = fleet.standby.replace(Standby { child, number }) {
+                        old.child.kill();
+                    }
+                    fleet.tell_supervision();
+                } else {
+                    child.kill();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a standby could not be started; it is tried again");
+                backoff.failed();
+            }
+        }
+    }
+}

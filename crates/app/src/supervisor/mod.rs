@@ -1,0 +1,334 @@
+//! The supervisor: owns the listening sockets and the state folder, starts the other processes, watches and replaces them.
+//!
+//! Threads and blocking calls, no runtime, no parser of configurations, nothing of the edge: as little as possible, because
+//! it must not be what fails. What it is asked lies in `control.rs` (changes), `guard.rs` (replacement) and `upgrade.rs`.
+
+mod certificates;
+mod child;
+mod control;
+mod fleet;
+mod guard;
+mod notify;
+mod sockets;
+mod start;
+mod status;
+mod taste;
+mod tickets;
+mod upgrade;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use api::admin::{GenerationSource, Status};
+use api::diagnostic::{Diagnostic, Severity};
+use api::process::{DrainLimits, Load, LoadFrom, Task, TicketKey, WantedListener};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+pub use child::{Launch, own_program};
+pub use start::StartError;
+
+use crate::state::StateFolder;
+use child::Child;
+use fleet::Fleet;
+use notify::Notify;
+use sockets::Sockets;
+
+/// Time for a process to load what was loaded by another one before.
+const LOAD: Duration = Duration::from_secs(60);
+/// Beyond the limits of a drain, before a process that has not ended is ended.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+/// Idle connections are not waited for longer when somebody at a terminal does.
+const IMPATIENT: Duration = Duration::from_secs(1);
+/// Events waiting for the main thread.
+const EVENTS: usize = 64;
+/// How often the end of a drain is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What the main thread reacts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Read the configuration again.
+    Reload,
+    /// Finish requests and end.
+    Stop {
+        /// Somebody waits for it.
+        impatient: bool,
+    },
+    /// An upgrade has been done: become the new binary.
+    BecomeNew,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A file, read again on every reload.
+    File(PathBuf),
+    /// Text made from the command line or by the demo; it has no file to change.
+    Text {
+        /// The configuration.
+        text: String,
+        /// Which of the two.
+        source: GenerationSource,
+    },
+}
+
+impl Origin {
+    fn source(&self) -> GenerationSource {
+        match self {
+            Self::File(_) => GenerationSource::Config,
+            Self::Text { source, .. } => *source,
+        }
+    }
+
+    fn load_from(&self) -> LoadFrom {
+        match self {
+            Self::File(path) => LoadFrom::File { path: path.clone() },
+            Self::Text { text, .. } => LoadFrom::Text { text: text.clone() },
+        }
+    }
+}
+
+/// What the supervisor is started with.
+pub struct Settings {
+    /// Where the configuration comes from.
+    pub origin: Origin,
+    /// The state folder.
+    pub state: PathBuf,
+    /// The admin socket.
+    pub socket: PathBuf,
+    /// How children are started.
+    pub launch: Launch,
+    /// What a taster may use.
+    pub taste: TasteLimits,
+}
+
+/// Bounds of a process that tries a generation.
+#[derive(Clone, Copy, Debug)]
+pub struct TasteLimits {
+    /// Resident memory in bytes.
+    pub memory: u64,
+    /// Time, and processor time.
+    pub time: Duration,
+}
+
+/// A running Rempart, as seen by whoever controls it.
+pub struct Supervisor {
+    origin: Origin,
+    state: StateFolder,
+    launch: Mutex<Launch>,
+    taste: TasteLimits,
+    notify: Notify,
+    started: Instant,
+    /// One change at a time, reading included: what was read before another change must not undo it.
+    changing: Mutex<()>,
+    fleet: Mutex<Fleet>,
+    events: mpsc::SyncSender<Event>,
+}
+
+impl Supervisor {
+    fn fleet(&self) -> MutexGuard<'_, Fleet> {
+        self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn launch(&self) -> Launch {
+        self.launch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Passes an event to the main thread; false when that has ended.
+    pub fn post(&self, event: Event) -> bool {
+        !matches!(self.events.try_send(event), Err(mpsc::TrySendError::Disconnected(_)))
+    }
+
+    /// Starts an edge process that knows the ticket keys and nothing else.
+    fn start_child(&self, tickets: &[TicketKey]) -> io::Result<Arc<Child>> {
+        start_edge(&self.launch(), tickets)
+    }
+
+    /// Starts an edge process that has loaded what others have loaded before.
+    fn load_known(
+        &self,
+        number: u64,
+        source: GenerationSource,
+        listeners: &[WantedListener],
+        package: &File,
+        tickets: &[TicketKey],
+    ) -> io::Result<Arc<Child>> {
+        let child = self.start_child(tickets)?;
+        let from = match source {
+            GenerationSource::Defaults => LoadFrom::Defaults { listeners: listeners.to_vec() },
+            _ => LoadFrom::Package { served: true },
+        };
+        match child.ask(Task::Load(Load { number, from, source }), &[package.as_fd()], LOAD) {
+            Ok(_) => Ok(child),
+            Err(error) => {
+                child.kill();
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
+    /// Lets requests finish and ends every process.
+    fn end(&self, impatient: bool) {
+        let mut fleet = self.fleet();
+        fleet.ending = true;
+        self.notify.stopping();
+        fleet.sockets.close();
+        let mut limits = fleet.force.loaded.drain;
+        if impatient {
+            limits.idle_ms =
+                limits.idle_ms.min(u64::try_from(IMPATIENT.as_millis()).unwrap_or(limits.idle_ms));
+        }
+        let needless = fleet.standby.take().map(|standby| standby.child);
+        for child in needless.into_iter().chain(fleet.taster.take()).chain(fleet.keeper.take()) {
+            child.kill();
+        }
+        let mut left: Vec<Arc<Child>> = fleet.active.take().into_iter().chain(fleet.trial.take()).collect();
+        left.iter().for_each(|child| child.tell(Task::Drain(limits)));
+        left.append(&mut fleet.draining);
+        drop(fleet);
+        let deadline = Instant::now() + longest(limits) + DRAIN_MARGIN;
+        while left.iter().any(|child| child.ended().is_none()) {
+            if Instant::now() >= deadline {
+                tracing::warn!("a process did not end in its time and is ended");
+                left.iter().for_each(|child| child.kill());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+fn start_edge(launch: &Launch, tickets: &[TicketKey]) -> io::Result<Arc<Child>> {
+    let child = Child::start(launch, "edge", None)?;
+    match child.ask(Task::Tickets { keys: tickets.to_vec() }, &[], fleet::SMALL) {
+        Ok(_) => Ok(child),
+        Err(error) => {
+            child.kill();
+            Err(io::Error::other(error))
+        }
+    }
+}
+
+/// The longest a drain within these limits takes.
+fn longest(limits: DrainLimits) -> Duration {
+    Duration::from_millis(limits.idle_ms.max(limits.requests_ms).max(limits.tunnels_ms))
+}
+
+/// An error without a place in a file.
+fn finding(code: &str, message: String) -> Diagnostic {
+    Diagnostic { severity: Severity::Error, code: code.to_owned(), message, location: None, hint: None }
+}
+
+/// How serving ended.
+pub enum End {
+    /// As asked.
+    Done,
+    /// For another binary, which goes on with what runs.
+    Upgraded {
+        /// The binary.
+        program: PathBuf,
+    },
+}
+
+/// Serves until a signal or the admin socket ends it. `announce` is called once everything runs.
+pub fn run(
+    settings: Settings,
+    announce: impl FnOnce(&Status) -> anyhow::Result<()>,
+) -> anyhow::Result<Result<End, StartError>> {
+    raise_descriptor_limit();
+    let state = StateFolder::claim(&settings.state)?;
+    let (events, received) = mpsc::sync_channel(EVENTS);
+    listen_to_signals(events.clone())?;
+    let notify = Notify::from_environment();
+    let sockets = Sockets::inherit();
+    let socket = settings.socket.clone();
+    let supervisor = match start::start(settings, state, sockets, notify, events)? {
+        Ok(supervisor) => Arc::new(supervisor),
+        Err(error) => return Ok(Err(error)),
+    };
+    let spawn = |name: &str, work: fn(&Supervisor)| {
+        let supervisor = supervisor.clone();
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&supervisor))
+    };
+    spawn("guard", guard::guard)?;
+    spawn("standby", guard::keep_standby)?;
+    spawn("files", control::watch_files)?;
+    spawn("tickets", tickets::rotate)?;
+    spawn("keeper", certificates::keep)?;
+    crate::admin::serve(&socket, supervisor.clone())?;
+    supervisor.notify.ready();
+    announce(&supervisor.status())?;
+    let end = obey(&supervisor, &received);
+    if matches!(end, End::Done) {
+        // Best effort: the next start replaces a socket that was left behind.
+        if let Err(error) = std::fs::remove_file(&socket) {
+            tracing::debug!(%error, "the admin socket could not be removed");
+        }
+    }
+    Ok(Ok(end))
+}
+
+fn obey(supervisor: &Supervisor, events: &mpsc::Receiver<Event>) -> End {
+    loop {
+        match events.recv() {
+            Ok(Event::Reload) => drop(supervisor.reload()),
+            Ok(Event::BecomeNew) => {
+                // From here on nothing is replaced: that is the new one's.
+                let mut fleet = supervisor.fleet();
+                fleet.ending = true;
+                if let Some(standby) = fleet.standby.take() {
+                    standby.child.kill();
+                }
+                return End::Upgraded { program: supervisor.launch().program };
+            }
+            Ok(Event::Stop { impatient }) => {
+                tracing::info!("ending: requests in flight are finished first");
+                supervisor.end(impatient);
+                return End::Done;
+            }
+            Err(mpsc::RecvError) => {
+                supervisor.end(false);
+                return End::Done;
+            }
+        }
+    }
+}
+
+/// Sockets are shared with every edge; the usual limit of 1024 descriptors is meant for `select` and not for servers.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+fn listen_to_signals(events: mpsc::SyncSender<Event>) -> anyhow::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let watch = move || {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            let stop = Event::Stop { impatient: signal == SIGINT };
+            let event = if signal == SIGHUP { Event::Reload } else { stop };
+            if stopping && event != Event::Reload {
+                tracing::warn!("asked to end a second time: ending at once");
+                child::end_all();
+                std::process::exit(crate::EXIT_OK.into());
+            }
+            stopping |= event != Event::Reload;
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)
+        .context("cannot listen to signals")?;
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! The listening sockets: opened here or given by systemd, kept for as long as they are configured, lent to edges.
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use api::diagnostic::{Diagnostic, Severity};
+use api::process::{Adopted, ListenerOrder, WantedListener};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections the kernel holds for a socket until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// One listener and its sockets.
+#[derive(Debug)]
+pub struct Listening {
+    /// Names it towards the edges.
+    pub id: u64,
+    /// Address as configured; port 0 stays 0.
+    pub configured: SocketAddr,
+    /// Address as bound.
+    pub address: SocketAddr,
+    /// Whether connections begin with a TLS handshake.
+    pub tls: bool,
+    sockets: Vec<TcpListener>,
+}
+
+/// Every listening socket of this Rempart.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    listeners: Vec<Listening>,
+    /// Given by systemd and wanted by no listener yet.
+    inherited: Vec<TcpListener>,
+    metrics: Option<(SocketAddr, TcpListener)>,
+    next: u64,
+}
+
+/// Listeners as they shall be: some stay, some are new.
+#[derive(Debug)]
+pub struct Plan {
+    /// Position among those in force, or a new one, in the order wanted.
+    wanted: Vec<Place>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Kept { id: u64, tls: bool },
+    Fresh(Listening),
+}
+
+impl Sockets {
+    /// With what systemd has passed (sd_listen_fds(3)), if anything.
+    pub fn inherit() -> Self {
+        let mut passed = listenfd::ListenFd::from_env();
+        let mut inherited = Vec::new();
+        for index in 0..passed.len() {
+            match passed.take_tcp_listener(index) {
+                Ok(Some(socket)) => inherited.push(socket),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(index, %error, "a socket that was passed in is not a TCP listener")
+                }
+            }
+        }
+        Self { inherited, ..Self::default() }
+    }
+
+    /// Takes over what an edge hands over: the sockets of its listeners, and of its metrics.
+    pub fn adopt(&mut self, adopted: &Adopted, descriptors: Vec<std::os::fd::OwnedFd>) {
+        let mut sockets = descriptors.into_iter().map(TcpListener::from);
+        for ListenerOrder { id, configured, address, tls, sockets: count } in
+            adopted.listeners.iter().cloned()
+        {
+            let sockets: Vec<_> = sockets.by_ref().take(count).collect();
+            self.next = self.next.max(id + 1);
+            self.listeners.push(Listening { id, configured, address, tls, sockets });
+        }
+        if adopted.metrics
+            && let Some(socket) = sockets.next()
+            && let Some(configured) = adopted.loaded.as_ref().and_then(|loaded| loaded.metrics)
+        {
+            self.metrics = Some((configured, socket));
+        }
+    }
+
+    /// Opens what is wanted and not there; when something cannot be opened, nothing has changed.
+    pub fn plan(&mut self, wanted: &[WantedListener], threads: usize) -> Result<Plan, Vec<Diagnostic>> {
+        let mut left: Vec<(u64, SocketAddr, bool)> =
+            self.listeners.iter().map(|held| (held.id, held.configured, held.tls)).collect();
+        let (mut places, mut errors) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for listener in wanted {
+            // The same address can be wanted several times when its port is 0.
+            let same = |held: &&(u64, SocketAddr, bool)| held.1 == listener.address;
+            let alike = left.iter().position(|held| same(&held) && held.2 == listener.tls);
+            if let Some(found) = alike.or_else(|| left.iter().position(|held| same(&held))) {
+                places.push(Place::Kept { id: left.remove(found).0, tls: listener.tls });
+                continue;
+            }
+            match self.open(listener, wanted, threads) {
+                Ok(fresh) => places.push(Place::Fresh(fresh)),
+                Err(error) => errors.push(bind_error(listener, &error)),
+            }
+        }
+        if errors.is_empty() { Ok(Plan { wanted: places }) } else { Err(errors) }
+    }
+
+    fn open(
+        &mut self,
+        wanted: &WantedListener,
+        all: &[WantedListener],
+        threads: usize,
+    ) -> io::Result<Listening> {
+        let configured = wanted.address;
+        let passed = self
+            .inherited
+            .iter()
+            .position(|socket| socket.local_addr().is_ok_and(|bound| bound == configured));
+        let sockets = match passed {
+            // One socket, shared by all threads.
+            Some(at) => vec![self.inherited.swap_remove(at)],
+            None => {
+                // Ports this process has on another address, and may be giving up.
+                let ours = self.listeners.iter().any(|held| held.address.port() == configured.port());
+                bind(configured, all, threads, ours)?
+            }
+        };
+        let address = sockets.first().map_or(Ok(configured), TcpListener::local_addr)?;
+        self.next += 1;
+        Ok(Listening { id: self.next, configured, address, tls: wanted.tls, sockets })
+    }
+
+    /// What an edge is told so that it has the listeners of a plan. `holds`: it has those in force already.
+    pub fn orders<'a>(&'a self, plan: &'a Plan, holds: bool) -> (Vec<ListenerOrder>, Vec<BorrowedFd<'a>>) {
+        let (mut orders, mut descriptors) = (Vec::new(), Vec::new());
+        for place in &plan.wanted {
+            let (listening, tls, send) = match place {
+                Place::Fresh(fresh) => (fresh, fresh.tls, true),
+                Place::Kept { id, tls } => match self.listeners.iter().find(|held| held.id == *id) {
+                    Some(held) => (held, *tls, !holds),
+                    None => continue,
+                },
+            };
+            let sockets = if send { listening.sockets.len() } else { 0 };
+            orders.push(ListenerOrder {
+                id: listening.id,
+                configured: listening.configured,
+                address: listening.address,
+                tls,
+                sockets,
+            });
+            if send {
+                descriptors.extend(listening.sockets.iter().map(std::os::fd::AsFd::as_fd));
+            }
+        }
+        (orders, descriptors)
+    }
+
+    /// What an edge without any listeners is told so that it has those in force.
+    pub fn all_orders(&self) -> (Vec<ListenerOrder>, Vec<BorrowedFd<'_>>) {
+        let orders = self.listeners.iter().map(|held| ListenerOrder {
+            id: held.id,
+            configured: held.configured,
+            address: held.address,
+            tls: held.tls,
+            sockets: held.sockets.len(),
+        });
+        let sockets = self.listeners.iter().flat_map(|held| &held.sockets);
+        (orders.collect(), sockets.map(std::os::fd::AsFd::as_fd).collect())
+    }
+
+    /// The plan is in force: what it does not want is closed.
+    pub fn put_in_force(&mut self, plan: Plan) {
+        let mut before = std::mem::take(&mut self.listeners);
+        for place in plan.wanted {
+            match place {
+                Place::Fresh(fresh) => self.listeners.push(fresh),
+                Place::Kept { id, tls } => {
+                    if let Some(at) = before.iter().position(|held| held.id == id) {
+                        self.listeners.push(Listening { tls, ..before.swap_remove(at) });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The copies of what a plan does not want are closed, so that the edge's own are the last: it takes what waits in
+    /// the backlog before it closes them.
+    pub fn release(&mut self, plan: &Plan) {
+        for held in &mut self.listeners {
+            let kept =
+                plan.wanted.iter().any(|place| matches!(place, Place::Kept { id, .. } if *id == held.id));
+            if !kept {
+                held.sockets.clear();
+            }
+        }
+    }
+
+    /// A change that had released sockets was not made after all: they are opened again.
+    pub fn restore(&mut self, threads: usize) {
+        for held in self.listeners.iter_mut().filter(|held| held.sockets.is_empty()) {
+            let only_v6 = held.configured.is_ipv6() && held.address.ip() == Ipv6Addr::UNSPECIFIED;
+            for _ in 0..threads.max(1) {
+                match open(held.address, only_v6, true) {
+                    Ok(socket) => held.sockets.push(socket),
+                    Err(error) => {
+                        tracing::error!(address = %held.address, %error, "a listener could not be opened again");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes everything: whoever connects now is refused instead of waiting for nobody.
+    pub fn close(&mut self) {
+        *self = Self { next: self.next, ..Self::default() };
+    }
+
+    /// The listeners in force.
+    pub fn in_force(&self) -> &[Listening] {
+        &self.listeners
+    }
+
+    /// Opens, moves or closes the metrics socket. Answers whether it is another one now.
+    pub fn serve_metrics(&mut self, wanted: Option<SocketAddr>) -> io::Result<bool> {
+        if self.metrics.as_ref().map(|(configured, _)| *configured) == wanted {
+            return Ok(false);
+        }
+        let had = self.metrics.take().is_some();
+        let Some(address) = wanted else { return Ok(had) };
+        self.metrics = Some((address, TcpListener::bind(address)?));
+        Ok(true)
+    }
+
+    /// The metrics socket.
+    pub fn metrics(&self) -> Option<BorrowedFd<'_>> {
+        self.metrics.as_ref().map(|(_, socket)| socket.as_fd())
+    }
+}
+
+/// One socket per thread on the same address; the kernel spreads connections over them.
+fn bind(
+    configured: SocketAddr,
+    all: &[WantedListener],
+    threads: usize,
+    ours: bool,
+) -> io::Result<Vec<TcpListener>> {
+    // `[::]` takes IPv4 too, unless somebody else on the list wants that port on IPv4.
+    let only_v6 =
+        all.iter().any(|other| other.address.is_ipv4() && other.address.port() == configured.port());
+    if configured.port() != 0 && !ours {
+        // Sockets that share a port do not refuse each other: only a plain one finds out whether the port is taken.
+        drop(open(configured, only_v6, false)?);
+    }
+    let first = open(configured, only_v6, true)?;
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..threads {
+        sockets.push(open(address, only_v6, true)?);
+    }
+    Ok(sockets)
+}
+
+fn open(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        socket.set_only_v6(only_v6)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_error(listener: &WantedListener, error: &io::Error) -> Diagnostic {
+    let address = listener.address;
+    let (code, message, hint) = match error.kind() {
+        io::ErrorKind::AddrInUse => (
+            "port-in-use",
+            format!("another program listens on {address} already"),
+            format!("stop that program (`ss -ltnp` names it) or choose another port than {}", address.port()),
+        ),
+        io::ErrorKind::PermissionDenied => (
+            "port-not-allowed",
+            format!("this user may not listen on {address}"),
+            "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; or choose a higher port"
+                .to_owned(),
+        ),
+        io::ErrorKind::AddrNotAvailable => (
+            "address-not-here",
+            format!("no interface of this machine has the address {}", address.ip()),
+            "write an address of this machine, or 0.0.0.0 or [::] for all of them".to_owned(),
+        ),
+        _ => (
+            "cannot-listen",
+            format!("cannot listen on {address}: {error}"),
+            "see the system's log for the cause".to_owned(),
+        ),
+    };
+    Diagnostic {
+        severity: Severity::Error,
+        code: code.to_owned(),
+        message,
+        location: listener.location.clone(),
+        hint: Some(hint),
+    }
+}

@@ -1,0 +1,246 @@
+//! The start: adopt an edge that runs already, else try the configuration, else the last good generations, else what is
+//! compiled in.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Instant;
+
+use api::admin::{GenerationSource, Refusal};
+use api::diagnostic::Diagnostic;
+use api::process::{Adopted, Load, LoadFrom, Loaded, Reply, Supervision, Task, TicketKey};
+
+use super::child::Child;
+use super::control::not_kept;
+use super::fleet::{Fleet, Force};
+use super::notify::Notify;
+use super::sockets::Sockets;
+use super::taste::{Tasted, taste};
+use super::{Event, LOAD, Origin, Settings, Supervisor, longest, start_edge, tickets};
+use crate::builder::{now, rfc3339};
+use crate::edge_process::COMMAND_LINE;
+use crate::state::{self, StateFolder};
+
+/// Edges that are adopted or told to drain at most; there is one, or two in the middle of an upgrade.
+const MAX_ADOPTED: usize = 16;
+
+/// Why nothing could be started.
+pub struct StartError(pub Vec<Diagnostic>);
+
+/// What serving begins with.
+struct First {
+    child: Arc<Child>,
+    loaded: Loaded,
+    package: File,
+    source: GenerationSource,
+    refused: Option<Refusal>,
+}
+
+/// Brings Rempart up. When it answers, everything that could be made to serve serves.
+pub fn start(
+    settings: Settings,
+    state: StateFolder,
+    mut sockets: Sockets,
+    notify: Notify,
+    events: mpsc::SyncSender<Event>,
+) -> anyhow::Result<Result<Supervisor, StartError>> {
+    let adopted = adopt(&state);
+    let is_adopted = adopted.is_some();
+    let mut seen = Supervision::default();
+    let (first, keys) = match adopted {
+        Some((child, adopted, package, descriptors, loaded)) => {
+            tracing::info!(pid = child.pid, number = loaded.number, "an edge that was running is adopted");
+            sockets.adopt(&adopted, descriptors);
+            let keys = tickets::begin(&state, adopted.tickets);
+            seen = adopted.supervision;
+            (First { child, loaded, package, source: adopted.source, refused: None }, keys)
+        }
+        None => {
+            let keys = tickets::begin(&state, state.tickets());
+            match first_generation(&settings, &state, &mut sockets, &keys)? {
+                Ok(first) => (first, keys),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    };
+    let First { child, loaded, package, source, refused } = first;
+    let highest = state.highest().max(loaded.number);
+    let warnings = loaded.diagnostics.clone();
+    let fleet = Fleet {
+        active: Some(child.clone()),
+        standby: None,
+        trial: None,
+        taster: None,
+        draining: Vec::new(),
+        left_over: super::child::all()
+            .into_iter()
+            .filter(|pid| pid.as_raw_nonzero().get().cast_unsigned() != child.pid)
+            .collect(),
+        keeper: None,
+        sockets,
+        force: Force { loaded, source, since: now(), package, warnings },
+        highest,
+        refused,
+        supervision: seen,
+        tickets: keys,
+        challenges: Vec::new(),
+        set_aside: Vec::new(),
+        crashes: VecDeque::new(),
+        given_up: HashMap::new(),
+        ending: false,
+    };
+    let supervisor = Supervisor {
+        origin: settings.origin,
+        state,
+        launch: Mutex::new(settings.launch),
+        taste: settings.taste,
+        notify,
+        started: Instant::now(),
+        changing: Mutex::default(),
+        fleet: Mutex::new(fleet),
+        events,
+    };
+    if is_adopted {
+        child.tell(Task::Tickets { keys: supervisor.fleet().tickets.clone() });
+        // What was changed while nobody looked.
+        supervisor.reload();
+    } else {
+        serve_first(&supervisor, &child)?;
+    }
+    supervisor.fleet().tell_supervision();
+    Ok(Ok(supervisor))
+}
+
+fn serve_first(supervisor: &Supervisor, child: &Child) -> anyhow::Result<()> {
+    let mut fleet = supervisor.fleet();
+    let wanted = fleet.force.loaded.metrics;
+    if let Err(error) = fleet.sockets.serve_metrics(wanted) {
+        let warning = super::control::metrics_not_served(&error);
+        fleet.force.warnings.push(warning);
+    }
+    fleet.hand_over(child)?;
+    let fresh = !matches!(fleet.force.source, GenerationSource::LastGood | GenerationSource::Defaults);
+    if fresh && let Err(error) = supervisor.state.keep(fleet.force.loaded.number, &fleet.force.package) {
+        fleet.force.warnings.push(not_kept(&error));
+    }
+    if fresh && let Err(error) = supervisor.state.keep_listeners(&fleet.force.loaded.listeners) {
+        tracing::warn!(%error, "the addresses listened on could not be kept");
+    }
+    Ok(())
+}
+
+/// The configuration, or the newest stored generation that runs, or the defaults.
+fn first_generation(
+    settings: &Settings,
+    state: &StateFolder,
+    sockets: &mut Sockets,
+    keys: &[TicketKey],
+) -> anyhow::Result<Result<First, StartError>> {
+    let number = state.highest() + 1;
+    let load = Load { number, from: settings.origin.load_from(), source: settings.origin.source() };
+    let attempt = taste(&settings.launch, settings.taste, load, None, keys, None);
+    let diagnostics = match attempt.and_then(|tasted| listen(sockets, tasted)) {
+        Ok(Tasted { child, loaded, package }) => {
+            let source = settings.origin.source();
+            return Ok(Ok(First { child, loaded, package, source, refused: None }));
+        }
+        Err(diagnostics) => diagnostics,
+    };
+    let refused = Some(Refusal { at: rfc3339(now()), diagnostics: diagnostics.clone() });
+    // What was once made from options is nothing a file can fall back to, and the other way round.
+    let Origin::File(_) = settings.origin else { return Ok(Err(StartError(diagnostics))) };
+    for (number, package) in state.stored() {
+        let load =
+            Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
+        let tasted = taste(&settings.launch, settings.taste, load, Some(&package), keys, None);
+        match tasted.and_then(|tasted| listen(sockets, tasted)) {
+            Ok(Tasted { child, loaded, package }) if loaded.file != COMMAND_LINE => {
+                let source = GenerationSource::LastGood;
+                return Ok(Ok(First { child, loaded, package, source, refused }));
+            }
+            Ok(other) => {
+                other.child.kill();
+                sockets.close();
+            }
+            Err(found) => {
+                let first = found.first().map_or("", |found| &found.message);
+                tracing::warn!(number, "a stored generation cannot run: {first}");
+            }
+        }
+    }
+    let listeners = state.listeners();
+    if listeners.is_empty() {
+        return Ok(Err(StartError(diagnostics)));
+    }
+    let child = start_edge(&settings.launch, keys)?;
+    let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
+    let (reply, given) = child.ask(Task::Load(load), &[], LOAD)?;
+    let (Reply::Loaded(loaded), Some(package)) = (reply, given.into_iter().next()) else {
+        anyhow::bail!("an edge answered something unexpected")
+    };
+    let tasted = Tasted { child, loaded: *loaded, package: package.into() };
+    Ok(match listen(sockets, tasted) {
+        Ok(Tasted { child, loaded, package }) => {
+            tracing::error!("no generation can be used: every request is answered with 503 until one can");
+            Ok(First { child, loaded, package, source: GenerationSource::Defaults, refused })
+        }
+        Err(_) => Err(StartError(diagnostics)),
+    })
+}
+
+/// Opens what a generation wants to listen on; its process is ended when that cannot be.
+fn listen(sockets: &mut Sockets, tasted: Tasted) -> Result<Tasted, Vec<Diagnostic>> {
+    match sockets.plan(&tasted.loaded.listeners, tasted.loaded.threads) {
+        Ok(plan) => {
+            sockets.put_in_force(plan);
+            Ok(tasted)
+        }
+        Err(diagnostics) => {
+            tasted.child.kill();
+            Err(diagnostics)
+        }
+    }
+}
+
+type Found = (Arc<Child>, Adopted, File, Vec<std::os::fd::OwnedFd>, Loaded);
+
+/// Edges that run without a supervisor: the one with the newest generation is taken, others are told to drain.
+fn adopt(state: &StateFolder) -> Option<Found> {
+    let mut best: Option<Found> = None;
+    let folder = std::fs::read_dir(state::edges(state.path())).ok()?;
+    for entry in folder.flatten().take(MAX_ADOPTED) {
+        let path = entry.path();
+        let stream = match UnixStream::connect(&path) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "a rendezvous socket that leads nowhere is removed");
+                drop(std::fs::remove_file(&path));
+                continue;
+            }
+        };
+        let (child, adopted, descriptors) = match Child::adopt(stream) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "an edge that was running could not be adopted");
+                continue;
+            }
+        };
+        let mut descriptors = descriptors.into_iter();
+        let Some(loaded) = adopted.loaded.clone() else { continue };
+        let Some(package) = descriptors.next().map(File::from) else { continue };
+        let found: Found = (child, adopted, package, descriptors.collect(), loaded);
+        let (kept, other) = match best.take() {
+            Some(before) if before.4.number > found.4.number => (before, Some(found)),
+            before => (found, before),
+        };
+        if let Some((child, _, _, _, loaded)) = other {
+            tracing::warn!(pid = child.pid, "a second edge was running; it finishes what it has");
+            child.tell(Task::Drain(loaded.drain));
+            let limit = longest(loaded.drain);
+            tracing::debug!(seconds = limit.as_secs(), "at the latest");
+        }
+        best = Some(kept);
+    }
+    best
+}

@@ -1,0 +1,52 @@
+//! The generation of last resort: no site, no file, nothing that could fail; every request gets a 503.
+
+use std::net::SocketAddr;
+
+use base::address::PrefixSet;
+use base::id::ContentHash;
+
+use crate::desired::{self, Desired};
+use crate::generation::{AccessLog, AccessLogTarget, ClientIpDetail, HostTable, Listener, Snapshot};
+
+/// Names the encoding that is hashed into the identity of compiled-in defaults.
+const IDENTITY: &[u8] = b"rempart defaults 1";
+
+/// Compiled-in defaults on these addresses, each with whether it has TLS: for when no generation can be used.
+pub fn defaults(listeners: &[(SocketAddr, bool)]) -> Snapshot {
+    let desired = Desired::default();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(IDENTITY);
+    for (address, tls) in listeners {
+        // Both texts are of fixed alphabets without these separators.
+        hasher.update(format!("\n{address} {tls}").as_bytes());
+    }
+    let listener = |(index, (address, tls)): (usize, &(SocketAddr, bool))| Listener {
+        address: *address,
+        tls: *tls,
+        place: format!("listen[{index}].address"),
+    };
+    Snapshot {
+        id: ContentHash(*hasher.finalize().as_bytes()),
+        listeners: listeners.iter().enumerate().map(listener).collect(),
+        metrics: None,
+        sites: Vec::new(),
+        hosts: HostTable::default(),
+        trusted_proxies: PrefixSet::default(),
+        via: desired.via.as_str().into(),
+        limits: (&desired.limits).into(),
+        access_log: no_log(&desired.log.access),
+        drain: (&desired.drain).into(),
+        standby: desired.standby,
+        acme: None,
+        is_defaults: true,
+    }
+}
+
+fn no_log(log: &desired::AccessLog) -> AccessLog {
+    AccessLog {
+        to: AccessLogTarget::Off,
+        client_ip: ClientIpDetail::None,
+        retention: log.retention.into(),
+        rotate_bytes: log.rotate.get(),
+    }
+}
