@@ -115,7 +115,11 @@ async fn serve(
     worker: Rc<Worker>,
     mut admission: Admission,
 ) {
-    poll_fn(|cx| Poll::Ready(admission.wake_with(cx.waker()))).await;
+    poll_fn(|cx| {
+        admission.wake_with(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     let Ok(local) = stream.local_addr() else { return };
     if stream.set_nodelay(true).is_err() {
         return;
