@@ -145,3 +145,59 @@ impl Wakers {
         self.places.iter().flatten().for_each(Waker::wake_by_ref);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Wake for Counting {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn places_of_connections_that_are_gone_are_used_again() {
+        let [one, two] = std::array::from_fn(|_| Arc::new(Counting::default()));
+        let mut wakers = Wakers::default();
+        let first = wakers.insert(one.clone().into());
+        let second = wakers.insert(two.clone().into());
+        wakers.wake();
+        wakers.remove(first);
+        wakers.remove(first);
+        assert_eq!((wakers.insert(two.clone().into()), wakers.insert(two.clone().into())), (first, 2));
+        wakers.remove(second);
+        wakers.wake();
+        assert_eq!([one.0.load(Ordering::Relaxed), two.0.load(Ordering::Relaxed)], [1, 3]);
+    }
+
+    #[test]
+    fn the_process_goes_before_the_listener_and_far_is_never() {
+        let now = Instant::now();
+        let seconds = std::time::Duration::from_secs;
+        let process = Rc::new(Cell::new(None));
+        let listener = ListenerState {
+            configured: "127.0.0.1:80".parse().unwrap(),
+            tls: Cell::new(false),
+            removed: Cell::new(None),
+            process: process.clone(),
+        };
+        assert_eq!(listener.ending(), None);
+        assert_eq!(Ending::idle_until(listener.ending(), now + seconds(9)), now + seconds(9));
+        let limits = Drain { idle: seconds(5), requests: seconds(6), tunnels: std::time::Duration::MAX };
+        listener.removed.set(Some(Ending::of_listener(&limits, now)));
+        assert_eq!(Ending::idle_until(listener.ending(), now + seconds(9)), now + seconds(5));
+        assert_eq!(Ending::idle_until(listener.ending(), now + seconds(3)), now + seconds(3));
+        assert_eq!(listener.ending().unwrap().requests, None);
+        process.set(Some(Ending::of_process(&limits, now)));
+        let ending = listener.ending().unwrap();
+        assert_eq!((ending.requests, ending.lasting), (Some(now + seconds(6)), None));
+    }
+}

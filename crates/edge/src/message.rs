@@ -329,6 +329,23 @@ mod tests {
     }
 
     #[test]
+    fn events_and_grpc_calls_last() {
+        for (kind, expected) in [
+            (&b"text/event-stream"[..], true),
+            (b"Text/Event-Stream; charset=utf-8", true),
+            (b"application/grpc+proto", true),
+            (b"text/html", false),
+            (b"text/event", false),
+            (b"", false),
+        ] {
+            let mut head = ResponseHead::new(200);
+            head.headers.push("Content-Type", kind);
+            assert_eq!(head.is_lasting(), expected, "{}", String::from_utf8_lossy(kind));
+        }
+        assert!(!ResponseHead::new(200).is_lasting());
+    }
+
+    #[test]
     fn a_full_body_is_taken_in_pieces() {
         let mut body = Body::Full(Bytes::from_static(b"abcdef"));
         assert_eq!(body.take(4), "abcd");

@@ -57,6 +57,8 @@ pub(super) async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Comman
                 }
             }
             Command::Drain { limits, done } => {
+                // Whoever gives another command is told at once, not after the drain.
+                commands.close();
                 drain(&worker, listeners.into_values(), &limits).await;
                 return Some(done);
             }
