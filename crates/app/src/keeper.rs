@@ -79,7 +79,7 @@ fn obey(channel: &Arc<Channel>, commands: &mpsc::Sender<Command>, waiting: &Wait
             Task::Published { serial } => {
                 let confirm = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&serial);
                 // The order that waited for it may have been given up.
-                drop(confirm.map(|confirm| confirm.send(())));
+                crate::ignore(confirm.map(|confirm| confirm.send(())));
                 continue;
             }
             Task::Wanted { names } => Command::Wanted(names),

@@ -97,8 +97,11 @@ struct EdgeProcess {
     seed: u64,
     parts: Mutex<Parts>,
     /// What signs of life are made of; never locked for longer than it takes to copy them.
-    living: Mutex<(Option<Arc<Edge>>, Option<Arc<Channel>>)>,
+    living: Mutex<Living>,
 }
+
+/// What signs of life are about, and whom they are given to.
+type Living = (Option<Arc<Edge>>, Option<Arc<Channel>>);
 
 /// What changes. Locked for one order at a time.
 #[derive(Default)]
@@ -150,7 +153,7 @@ impl EdgeProcess {
         self.lock_living().1 = Some(channel);
     }
 
-    fn lock_living(&self) -> MutexGuard<'_, (Option<Arc<Edge>>, Option<Arc<Channel>>)> {
+    fn lock_living(&self) -> MutexGuard<'_, Living> {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -264,7 +267,7 @@ impl EdgeProcess {
             package,
             places,
         })
-        .map_err(|error| problem(error))?;
+        .map_err(problem)?;
         Ok((loaded, copy.into()))
     }
 
