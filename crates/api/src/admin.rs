@@ -192,10 +192,11 @@ pub struct Status {
 }
 
 /// Where the generation in force came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GenerationSource {
     /// The configuration file.
+    #[default]
     Config,
     /// The command line (`--origin`).
     CommandLine,

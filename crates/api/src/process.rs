@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::GenerationSource;
 use crate::certificates::{AcmeSettings, Challenge};
 use crate::diagnostic::{Diagnostic, Location};
 
@@ -97,6 +98,9 @@ pub struct Load {
     pub number: u64,
     /// Where it comes from.
     pub from: LoadFrom,
+    /// What that is called towards people; kept for whoever adopts the process.
+    #[serde(default)]
+    pub source: GenerationSource,
 }
 
 /// Where a generation comes from.
@@ -312,13 +316,16 @@ pub struct Adopted {
     /// What it serves; `None` when it is draining.
     pub loaded: Option<Loaded>,
     /// Where that came from.
-    pub source: crate::admin::GenerationSource,
+    pub source: GenerationSource,
     /// Its listeners.
     pub listeners: Vec<ListenerOrder>,
     /// Whether the last descriptor is its metrics socket.
     pub metrics: bool,
     /// Keys of session tickets.
     pub tickets: Vec<TicketKey>,
+    /// What the supervisor before had counted.
+    #[serde(default)]
+    pub supervision: Supervision,
 }
 
 /// The answer to an order.

@@ -26,6 +26,8 @@ const REQUEST_TIME: Duration = Duration::from_secs(5);
 const WHOLE_TIME: Duration = Duration::from_secs(60);
 /// Wrong answers after which the rest is not asked any more.
 const MAX_FINDINGS: usize = 20;
+/// Requests without an answer in time after which nothing more is expected of this edge.
+const MAX_LATE: usize = 3;
 /// With fewer connections allowed than this, each must have ended before the next begins.
 const SPARE_CONNECTIONS: usize = 8;
 /// How often it is looked whether they have ended.
@@ -49,7 +51,7 @@ pub struct Report {
 ///
 /// For an edge without public listeners; one that has any is refused. The error holds what was answered wrongly or
 /// late, `MAX_FINDINGS` at most. Afterwards the listeners are gone, and no pool, health, budget, counter or log line
-/// tells of it. Blocks for `WHOLE_TIME` at most, and a little for taking down.
+/// tells of it. Blocks for `WHOLE_TIME` and the requests to one site at most.
 pub fn rehearse(edge: &Edge, generation: &Arc<Generation>) -> Result<Report, Vec<LoadError>> {
     if !edge.listeners().is_empty() {
         let message = "golden requests cannot be told from visitors' on an edge that serves".to_owned();
@@ -111,8 +113,13 @@ impl<'a> Stage<'a> {
     async fn play(&self) -> Result<Report, Vec<LoadError>> {
         let answering =
             tokio::task::spawn_local(self.golden.answer().map_err(|e| vec![unavailable(e.to_string())])?);
-        let mut rehearsal =
-            Rehearsal { stage: self, started: Instant::now(), report: Report::default(), errors: Vec::new() };
+        let mut rehearsal = Rehearsal {
+            stage: self,
+            started: Instant::now(),
+            report: Report::default(),
+            errors: Vec::new(),
+            late: 0,
+        };
         if self.generation.snapshot.is_defaults {
             rehearsal.defaults().await;
         } else {
@@ -136,12 +143,13 @@ struct Rehearsal<'a> {
     started: Instant,
     report: Report,
     errors: Vec<LoadError>,
+    late: usize,
 }
 
 impl Rehearsal<'_> {
     /// Whether enough is known, or the time is up, which is a finding of its own.
     fn is_over(&mut self, asked: usize, of: usize, next: usize) -> bool {
-        if self.errors.len() >= MAX_FINDINGS {
+        if self.errors.len() >= MAX_FINDINGS || self.late >= MAX_LATE {
             return true;
         }
         if self.started.elapsed() < WHOLE_TIME {
@@ -317,6 +325,10 @@ impl Rehearsal<'_> {
         let message = match outcome {
             Ok(()) => return,
             Err(Finding::Refused) => "the TLS handshake was refused".to_owned(),
+            Err(Finding::Late(message)) => {
+                self.late += 1;
+                message
+            }
             Err(Finding::Answer(message)) => message,
         };
         self.errors.push(LoadError {
@@ -338,19 +350,26 @@ impl Rehearsal<'_> {
 enum Finding {
     /// A TLS alert in the handshake.
     Refused,
+    /// Nothing in time; in words.
+    Late(String),
     /// In words.
     Answer(String),
 }
 
 impl Finding {
     fn wrong(question: &Question<'_>, expected: &str, got: &str) -> Self {
+        Self::Answer(Self::words(question, expected, got))
+    }
+
+    fn words(question: &Question<'_>, expected: &str, got: &str) -> String {
         let Question { method, target, .. } = question;
-        Self::Answer(format!("{method} {target}: expected {expected}, got {got}"))
+        format!("{method} {target}: expected {expected}, got {got}")
     }
 
     fn none(question: &Question<'_>, error: &VisitError) -> Self {
         match error {
             VisitError::Alert(_) => Self::Refused,
+            VisitError::Late(_) => Self::Late(Self::words(question, "an answer", &error.to_string())),
             error => Self::wrong(question, "an answer", &error.to_string()),
         }
     }

@@ -5,7 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 mod broken_config;
 mod browser;
 mod certificates;
+mod certificates_acme;
 mod differential;
+mod encryption;
+mod footprint;
+mod handover;
 mod identity;
 mod memory;
 mod origin_refusals;
@@ -14,6 +18,11 @@ mod proxying;
 mod refusals;
 mod reload;
 mod resilience;
+mod shutdown;
+mod stage;
+mod supervision;
+mod taster;
+mod upgrade;
 
 /// Held by tests that load the machine, so that they do not measure or starve each other.
 static HEAVY: Mutex<()> = Mutex::new(());

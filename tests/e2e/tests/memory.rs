@@ -57,9 +57,10 @@ fn before(origin: &Origin) -> Rempart {
 
 /// Memory above `idle` at the worst moment of the work.
 fn growth(rempart: &Rempart, idle: u64, work: impl FnOnce()) -> u64 {
-    memory::reset_peak(rempart.pid());
+    let edge = rempart.edge_pid();
+    memory::reset_peak(edge);
     work();
-    memory::peak(rempart.pid()).saturating_sub(idle)
+    memory::peak(edge).saturating_sub(idle)
 }
 
 fn download(rempart: &Rempart, bytes: u64) {

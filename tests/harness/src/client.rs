@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 use crate::PATIENCE;
 use crate::wire::{Body, Head, Wire};
@@ -135,6 +135,14 @@ impl Client {
         match self.wire.stream() {
             Transport::Plain(_) => None,
             Transport::Tls(stream) => Some(stream.conn.peer_certificates()?.first()?.to_vec()),
+        }
+    }
+
+    /// Whether the handshake continued an earlier session instead of beginning one; `None` without TLS.
+    pub fn resumed(&self) -> Option<bool> {
+        match self.wire.stream() {
+            Transport::Plain(_) => None,
+            Transport::Tls(stream) => Some(stream.conn.handshake_kind()? == HandshakeKind::Resumed),
         }
     }
 

@@ -86,6 +86,26 @@ impl Http2 {
         let request = Request::get(format!("https://{host}{path}")).body(()).map_err(words)?;
         self.exchange(request, Vec::new(), None)
     }
+
+    /// GET of a path whose answer, a 200, is taken piece by piece for as long as it lasts.
+    pub fn download(&self, host: &str, path: &str, mut take: impl FnMut(&[u8])) -> Result<(), Failure> {
+        let request = Request::get(format!("https://{host}{path}")).body(()).map_err(words)?;
+        let send = self.send.clone();
+        self.runtime.block_on(async move {
+            let mut send = send.ready().await.map_err(words)?;
+            let (answer, _) = send.send_request(request, true).map_err(words)?;
+            let (head, mut stream) = answer.await.map_err(words)?.into_parts();
+            if head.status != 200 {
+                return Err(format!("status {}", head.status));
+            }
+            while let Ok(Some(piece)) = tokio::time::timeout(PATIENCE, stream.data()).await {
+                let piece = piece.map_err(words)?;
+                take(&piece);
+                stream.flow_control().release_capacity(piece.len()).map_err(words)?;
+            }
+            if stream.is_end_stream() { Ok(()) } else { Err("the stream stands still".into()) }
+        })
+    }
 }
 
 async fn collect(response: Response<h2::RecvStream>) -> Result<Answer, Failure> {

@@ -3,11 +3,14 @@
 
 pub mod certificates;
 pub mod client;
+pub mod companions;
 pub mod config;
 pub mod curl;
 pub mod http2;
+pub mod load;
 pub mod memory;
 pub mod origin;
+pub mod pebble;
 pub mod ports;
 pub mod process;
 pub mod rempart;

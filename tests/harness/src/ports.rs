@@ -8,6 +8,9 @@ const FIRST: u16 = 12_000;
 /// How many ports are tried; the end lies below 32768, where Linux begins to pick ports for outgoing connections.
 const COUNT: u16 = 18_000;
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// A loopback port nobody listens on and no other call in this process was given.
@@ -22,4 +25,11 @@ pub fn free() -> u16 {
         }
     }
     panic!("no free port between {FIRST} and {}", FIRST + COUNT)
+}
+
+/// A listening socket on a free loopback port with the queue systemd gives its own (systemd.socket(5), `Backlog=`).
+pub fn listening() -> TcpListener {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, free())).unwrap();
+    rustix::net::listen(&socket, BACKLOG).unwrap();
+    socket
 }

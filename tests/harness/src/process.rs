@@ -1,5 +1,6 @@
 //! A child process whose output is kept, that can be waited for by what it says, and that dies with its guard.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -75,7 +76,8 @@ impl Lines {
     }
 }
 
-/// A running child. Killed and reaped when dropped; what it said on stderr is shown if the test is failing.
+/// A running child. Killed and reaped when dropped, with every process it started and that still belongs to it; what it
+/// said on stderr is shown if the test is failing.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -130,8 +132,19 @@ impl Process {
         self.ended.unwrap()
     }
 
-    /// Kills it without a chance to tidy up.
+    /// Kills it without a chance to tidy up, and everything it started.
     pub fn kill(&mut self) {
+        if self.is_running() {
+            // It stands still first, so that it starts nothing while its family is counted.
+            self.signal(Signal::STOP);
+            let family = descendants(self.id());
+            self.kill_alone();
+            family.into_iter().for_each(end);
+        }
+    }
+
+    /// Kills this process and leaves alive what it started.
+    pub fn kill_alone(&mut self) {
         if self.is_running() {
             let _gone_already = self.child.kill();
             self.ended = self.child.wait().ok();
@@ -149,6 +162,48 @@ impl Process {
             )
         })
     }
+}
+
+/// Whether a process exists and has not ended (a zombie has).
+pub fn lives(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Waits until a process that is not a child of this one has ended.
+pub fn await_end(pid: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    while lives(pid) {
+        assert!(Instant::now() < deadline, "process {pid} does not end");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Kills a process that may be gone already.
+pub fn end(pid: u32) {
+    if let Some(pid) = Pid::from_raw(pid as i32) {
+        let _gone_already = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Children of a process, their children, and so on (proc(5), `/proc/PID/stat`, fourth field).
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pairs: Vec<(u32, u32)> = entries
+        .filter_map(|entry| {
+            let child = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let (_, rest) = stat.rsplit_once(") ")?;
+            Some((child, rest.split(' ').nth(1)?.parse().ok()?))
+        })
+        .collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = family.get(next) {
+        family.extend(pairs.iter().filter(|(_, of)| *of == parent).map(|(child, _)| child));
+        next += 1;
+    }
+    family.split_off(1)
 }
 
 impl Drop for Process {

@@ -2,14 +2,19 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::BufRead;
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use api::admin::{ListenerStatus, ReloadOutcome, Status};
+use api::admin::{Answer, ListenerStatus, ProcessRole, ReloadOutcome, Request, Status, UpgradeOutcome};
 use api::diagnostic::Diagnostic;
+use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -18,31 +23,54 @@ use tempfile::TempDir;
 use crate::client::{Client, tls_config};
 use crate::config::Config;
 use crate::http2::Http2;
-use crate::memory;
-use crate::process::{Lines, Process};
+use crate::process::{self, Lines, Process};
+use crate::{PATIENCE, memory};
+
+/// Between two questions to the admin socket while something is waited for.
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 
 /// The binary: `REMPART_BIN`, or what `cargo build -p app` makes in the profile of this test.
-static BINARY: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var_os("REMPART_BIN") {
-    Some(path) => fs::canonicalize(&path).unwrap_or_else(|error| panic!("REMPART_BIN {path:?}: {error}")),
-    None => build(),
+static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+    let release = if cfg!(debug_assertions) { &[][..] } else { &["--release"] };
+    named_or_built("REMPART_BIN", "rempart", release)
 });
 
-fn build() -> PathBuf {
+/// The binary with faults that configurations and its own name call up: `REMPART_FAULTY_BIN`, or built for debugging.
+static FAULTY: LazyLock<PathBuf> = LazyLock::new(|| {
+    named_or_built(
+        "REMPART_FAULTY_BIN",
+        "rempart-faulty",
+        &["--features", "faults", "--bin", "rempart-faulty"],
+    )
+});
+
+/// The program under test.
+pub fn binary() -> &'static Path {
+    &BINARY
+}
+
+/// The program with faults.
+pub fn faulty() -> &'static Path {
+    &FAULTY
+}
+
+fn named_or_built(variable: &str, name: &str, options: &[&str]) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return fs::canonicalize(&path).unwrap_or_else(|error| panic!("{variable} {path:?}: {error}"));
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
     let mut command = Command::new(cargo);
     command.args(["build", "--package", "app", "--message-format", "json-render-diagnostics"]);
-    command.args(["--manifest-path", manifest]);
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
+    command.args(["--manifest-path", manifest]).args(options);
     let output = command.output().expect("cargo can be run");
     assert!(output.status.success(), "cargo build -p app: {}", String::from_utf8_lossy(&output.stderr));
     let executable = output.stdout.lines().map_while(Result::ok).find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(&line).ok()?;
-        message["executable"].as_str().filter(|path| path.ends_with("rempart")).map(PathBuf::from)
+        let path = Path::new(message["executable"].as_str()?);
+        path.file_name().is_some_and(|file| file == name).then(|| path.to_owned())
     });
-    executable.expect("package app builds a binary named rempart")
+    executable.unwrap_or_else(|| panic!("package app builds a binary named {name}"))
 }
 
 /// What `rempart check --json` prints.
@@ -87,7 +115,10 @@ impl Ended {
 
 /// A folder with a configuration file, certificates and a state folder; several runs can follow in it.
 #[derive(Clone, Debug)]
-pub struct Place(Arc<TempDir>);
+pub struct Place {
+    folder: Arc<TempDir>,
+    binary: PathBuf,
+}
 
 impl Default for Place {
     fn default() -> Self {
@@ -98,7 +129,8 @@ impl Default for Place {
 impl Place {
     /// A new, empty folder; removed with the last copy of this value.
     pub fn new() -> Self {
-        Self(Arc::new(tempfile::Builder::new().prefix("rempart-").tempdir().unwrap()))
+        let folder = tempfile::Builder::new().prefix("rempart-").tempdir().unwrap();
+        Self { folder: Arc::new(folder), binary: BINARY.clone() }
     }
 
     /// A new folder with this configuration in it.
@@ -108,9 +140,24 @@ impl Place {
         place
     }
 
+    /// The same folder for another binary.
+    pub fn using(&self, binary: &Path) -> Self {
+        Self { folder: self.folder.clone(), binary: binary.to_owned() }
+    }
+
+    /// A copy of a binary in the folder, under a name of its own.
+    pub fn copy_of(&self, binary: &Path, name: &str) -> PathBuf {
+        let copy = self.path(name);
+        // A link is as good as a copy and costs nothing; it cannot cross file systems.
+        if fs::hard_link(binary, &copy).is_err() {
+            fs::copy(binary, &copy).unwrap();
+        }
+        copy
+    }
+
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     /// Where the state is kept.
@@ -132,12 +179,18 @@ impl Place {
 
     /// A command of the binary that knows nothing of this machine's settings.
     pub fn command(&self, arguments: &[&OsStr]) -> Command {
-        let mut command = Command::new(&*BINARY);
-        command.args(arguments).current_dir(self.0.path());
+        let mut command = self.clean(&self.binary);
+        command.args(arguments);
+        command
+    }
+
+    fn clean(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.folder.path());
         for variable in ["RUST_LOG", "REMPART_LOG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"] {
             command.env_remove(variable);
         }
-        command.env("HOME", self.0.path()).env("LANG", "C.UTF-8");
+        command.env("HOME", self.folder.path()).env("LANG", "C.UTF-8");
         for variable in ["XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
             command.env_remove(variable);
         }
@@ -168,7 +221,33 @@ impl Place {
         let state = self.state();
         let mut arguments: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
         arguments.extend([OsStr::new("--json"), OsStr::new("--state-dir"), state.as_os_str()]);
-        let process = Process::start("rempart", &mut self.command(&arguments));
+        self.follow(&mut self.command(&arguments))
+    }
+
+    /// Starts it as systemd does for a socket unit: listening sockets from descriptor 3 on, `LISTEN_FDS` and
+    /// `LISTEN_PID` in the environment (sd_listen_fds(3)).
+    pub fn run_with_sockets(&self, sockets: &[&TcpListener]) -> Rempart {
+        let state = self.state();
+        // The shell becomes the program, which so has the process id that was written down.
+        let script = "LISTEN_PID=$$; export LISTEN_PID; exec \"$@\"";
+        let mut shell = self.clean(Path::new("sh"));
+        shell.args(["-c", script, "sh"]).arg(&self.binary).args([
+            "run",
+            "--config",
+            "rempart.toml",
+            "--json",
+        ]);
+        shell.arg("--state-dir").arg(state).env("LISTEN_FDS", sockets.len().to_string());
+        let mappings = sockets.iter().zip(3..).map(|(socket, child_fd)| {
+            let parent_fd = OwnedFd::from(socket.try_clone().unwrap());
+            FdMapping { parent_fd, child_fd }
+        });
+        shell.fd_mappings(mappings.collect()).expect("every descriptor is mapped once");
+        self.follow(&mut shell)
+    }
+
+    fn follow(&self, command: &mut Command) -> Rempart {
+        let process = Process::start("rempart", command);
         let line = process.expect_line(|line| line.contains("\"ready\""));
         let ready: Ready = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
         assert_eq!(ready.event, "ready");
@@ -184,7 +263,17 @@ struct Ready {
     admin: PathBuf,
 }
 
-/// A running Rempart; killed when dropped.
+/// Processes whose supervisor was killed; killed when dropped.
+#[derive(Debug)]
+pub struct Orphans(Vec<u32>);
+
+impl Drop for Orphans {
+    fn drop(&mut self) {
+        self.0.iter().copied().for_each(process::end);
+    }
+}
+
+/// A running Rempart; killed when dropped, with all its processes.
 #[derive(Debug)]
 pub struct Rempart {
     process: Process,
@@ -203,9 +292,83 @@ impl Rempart {
         &self.place
     }
 
-    /// Process id.
+    /// Process id of the supervisor.
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Process id of the one that serves. Fails the test when there is none.
+    pub fn edge_pid(&self) -> u32 {
+        let status = self.ask_status();
+        let edge = process_of(&status, ProcessRole::Edge);
+        edge.unwrap_or_else(|| panic!("no process serves: {status:#?}"))
+    }
+
+    /// Process id of the one that waits to take over.
+    pub fn standby_pid(&self) -> Option<u32> {
+        process_of(&self.ask_status(), ProcessRole::Standby)
+    }
+
+    /// Waits until a standby is ready; answers what runs then.
+    pub fn await_standby(&self) -> Status {
+        self.await_status("a standby", |status| {
+            status.supervision.standby
+                && process_of(status, ProcessRole::Edge).is_some()
+                && process_of(status, ProcessRole::Standby).is_some()
+        })
+    }
+
+    /// Waits until the status passes; fails the test when that does not come.
+    pub fn await_status(&self, what: &str, passes: impl Fn(&Status) -> bool) -> Status {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.ask_status();
+            if passes(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{what} does not come: {status:#?}\n{}", self.log().text());
+            // The admin socket answers questions and announces nothing.
+            thread::sleep(BETWEEN_QUESTIONS);
+        }
+    }
+
+    /// Status straight from the admin socket, for questions asked often.
+    pub fn ask_status(&self) -> Status {
+        match self.ask(&Request::Status) {
+            Answer::Status(status) => *status,
+            other => panic!("not a status: {other:?}"),
+        }
+    }
+
+    /// Asks over the admin socket, as the command line does.
+    pub fn ask(&self, request: &Request) -> Answer {
+        let mut socket = UnixStream::connect(self.admin()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut line = serde_json::to_string(request).unwrap();
+        line.push('\n');
+        socket.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        BufReader::new(socket).read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer}: {error}"))
+    }
+
+    /// `rempart upgrade`: exit code and outcome.
+    pub fn upgrade(&self, binary: Option<&Path>, bake_seconds: u32) -> (Option<i32>, UpgradeOutcome) {
+        let bake = bake_seconds.to_string();
+        let path = binary.map(|path| path.to_str().unwrap().to_owned());
+        let mut words = vec!["upgrade", "--bake", &bake];
+        if let Some(path) = &path {
+            words.extend(["--binary", path]);
+        }
+        let ended = self.place.ask(&words);
+        (ended.code, ended.json())
+    }
+
+    /// Kills the supervisor and leaves the rest alive.
+    pub fn kill_supervisor(mut self) -> Orphans {
+        let family = process::descendants(self.pid());
+        self.process.kill_alone();
+        Orphans(family)
     }
 
     /// Its own log.
@@ -290,9 +453,9 @@ impl Rempart {
         ended.json()
     }
 
-    /// Memory it occupies now, in bytes.
+    /// Memory the process that serves occupies now, in bytes.
     pub fn resident(&self) -> u64 {
-        memory::resident(self.pid())
+        memory::resident(self.edge_pid())
     }
 
     /// Whether it has not ended.
@@ -323,4 +486,9 @@ impl Rempart {
         assert!(status.success(), "{status}: {}", self.process.stderr.text());
         self.place.clone()
     }
+}
+
+/// Process id of the process with this role.
+pub fn process_of(status: &Status, role: ProcessRole) -> Option<u32> {
+    status.processes.iter().find(|process| process.role == role).map(|process| process.pid)
 }

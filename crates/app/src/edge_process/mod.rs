@@ -97,8 +97,11 @@ struct EdgeProcess {
     seed: u64,
     parts: Mutex<Parts>,
     /// What signs of life are made of; never locked for longer than it takes to copy them.
-    living: Mutex<(Option<Arc<Edge>>, Option<Arc<Channel>>)>,
+    living: Mutex<Living>,
 }
+
+/// What signs of life are about, and whom they are given to.
+type Living = (Option<Arc<Edge>>, Option<Arc<Channel>>);
 
 /// What changes. Locked for one order at a time.
 #[derive(Default)]
@@ -113,6 +116,7 @@ struct Parts {
     metrics_socket: Option<TcpListener>,
     ops: Option<Ops>,
     tickets: Vec<TicketKey>,
+    supervision: Supervision,
     waiting: Option<Arc<orphan::Rendezvous>>,
     drain: Option<Drain>,
 }
@@ -122,7 +126,7 @@ impl EdgeProcess {
         let counts = Arc::new(LogCounts::default());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let metrics = Arc::new(Metrics::new(cores, counts));
-        crate::shim::set_instance(instance.clone());
+        edge::trace::set_instance(instance.clone());
         Ok(Self {
             instance,
             builder: Builder::new(metrics.clone(), Some(state::authority(&settings.state)))?,
@@ -149,7 +153,7 @@ impl EdgeProcess {
         self.lock_living().1 = Some(channel);
     }
 
-    fn lock_living(&self) -> MutexGuard<'_, (Option<Arc<Edge>>, Option<Arc<Channel>>)> {
+    fn lock_living(&self) -> MutexGuard<'_, Living> {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -224,6 +228,7 @@ impl EdgeProcess {
 
     fn tell_metrics(&self, supervision: &Supervision) {
         self.metrics.reload_finished(!supervision.refused, now());
+        self.lock().supervision = supervision.clone();
         self.metrics.set_supervision(supervision.clone());
     }
 
@@ -238,12 +243,12 @@ impl EdgeProcess {
     fn try_load(&self, load: Load, descriptors: Vec<OwnedFd>) -> Result<(Loaded, OwnedFd), Vec<Diagnostic>> {
         let problem = |error: anyhow::Error| vec![cannot_start(&error)];
         let given = descriptors.into_iter().next().map(File::from);
-        let number = load.number;
+        let (number, source) = (load.number, load.source);
         if let LoadFrom::Defaults { listeners } = &load.from {
             return self.load_defaults(number, listeners);
         }
         let is_package = matches!(load.from, LoadFrom::Package { .. });
-        let (sources, mode, source) = self.gather(load.from, given.as_ref())?;
+        let (sources, mode) = self.gather(load.from, given.as_ref())?;
         let built = self.builder.build(&sources, number, mode)?;
         let package = match given.filter(|_| is_package) {
             Some(package) => package,
@@ -262,7 +267,7 @@ impl EdgeProcess {
             package,
             places,
         })
-        .map_err(|error| problem(error))?;
+        .map_err(problem)?;
         Ok((loaded, copy.into()))
     }
 
@@ -292,11 +297,7 @@ impl EdgeProcess {
         Ok((loaded, copy.into()))
     }
 
-    fn gather(
-        &self,
-        from: LoadFrom,
-        package: Option<&File>,
-    ) -> Result<(Sources, Mode, GenerationSource), Vec<Diagnostic>> {
+    fn gather(&self, from: LoadFrom, package: Option<&File>) -> Result<(Sources, Mode), Vec<Diagnostic>> {
         let problem = |error: anyhow::Error| vec![cannot_start(&error)];
         let open = || {
             let package = package.context("an order came without its package").map_err(problem)?;
@@ -307,24 +308,18 @@ impl EdgeProcess {
         match from {
             LoadFrom::File { path } => {
                 let sources = sources::read_file(&path, &self.certificates)?;
-                Ok((sources, Mode::Fresh, GenerationSource::Config))
+                Ok((sources, Mode::Fresh))
             }
             LoadFrom::Text { text } => {
                 let text = Arc::from(text.into_bytes());
                 let sources = sources::gather(COMMAND_LINE, text, &self.certificates);
-                Ok((sources, Mode::Fresh, GenerationSource::CommandLine))
+                Ok((sources, Mode::Fresh))
             }
-            LoadFrom::Package { served } => {
-                let (mode, source) = match served {
-                    true => (Mode::Stored, GenerationSource::LastGood),
-                    false => (Mode::Fresh, GenerationSource::Config),
-                };
-                Ok((open()?, mode, source))
-            }
+            LoadFrom::Package { served } => Ok((open()?, if served { Mode::Stored } else { Mode::Fresh })),
             LoadFrom::Reread => {
                 let old = open()?;
                 let sources = sources::gather(&old.file, old.text, &self.certificates);
-                Ok((sources, Mode::Fresh, GenerationSource::Config))
+                Ok((sources, Mode::Fresh))
             }
             LoadFrom::Defaults { .. } => Err(problem(anyhow::anyhow!("the defaults have no sources"))),
         }
@@ -400,7 +395,7 @@ impl EdgeProcess {
         }
         // Copies of listeners that go are closed before the edge closes its own, which takes what is in the backlog.
         parts.listeners = held;
-        //SHIM self.builder.loader.import_set_aside(&order.set_aside);
+        self.builder.loader.import_set_aside(&order.set_aside);
         if let Reply::Refused { diagnostics } = self.set_challenges(&order.challenges) {
             tracing::warn!(?diagnostics, "pending challenges were not taken over");
         }
@@ -496,7 +491,7 @@ impl EdgeProcess {
         let (edge, log, limits) = (parts.edge.take(), parts.access_log.take(), parts.drain.take());
         drop(parts);
         if let Some(edge) = edge
-            && !crate::shim::drain(edge, limits.unwrap_or_default())
+            && !edge.drain(limits.unwrap_or_default())
         {
             tracing::warn!("some requests were still running at the end of the drain time");
         }
@@ -571,7 +566,7 @@ fn give_signs_of_life(process: Arc<EdgeProcess>) -> anyhow::Result<()> {
             std::thread::sleep(BEAT);
             let (edge, channel) = process.lock_living().clone();
             let Some(channel) = channel else { continue };
-            let mut beat = edge.map(|edge| crate::shim::pulse(&edge)).unwrap_or_default();
+            let mut beat = edge.map(|edge| edge.pulse()).unwrap_or_default();
             beat.wanted = process.builder.loader.wanted().take();
             // Who no longer listens is noticed where orders are read.
             if let Err(error) = channel.send(&Word::Beat(beat), &[]) {

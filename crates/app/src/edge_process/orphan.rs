@@ -72,7 +72,7 @@ pub fn wait_for_supervisor(process: &Arc<EdgeProcess>) -> anyhow::Result<Option<
 fn hand_over(process: &EdgeProcess, channel: &Channel) -> io::Result<()> {
     channel.send(&process.hello(), &[])?;
     let parts = process.lock();
-    let Parts { in_force, listeners, metrics_socket, tickets, .. } = &*parts;
+    let Parts { in_force, listeners, metrics_socket, tickets, supervision, .. } = &*parts;
     let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
     descriptors.extend(in_force.as_ref().map(|ready| ready.package.as_fd()));
     let mut orders = Vec::with_capacity(listeners.len());
@@ -87,6 +87,7 @@ fn hand_over(process: &EdgeProcess, channel: &Channel) -> io::Result<()> {
         listeners: orders,
         metrics: metrics_socket.is_some(),
         tickets: tickets.clone(),
+        supervision: supervision.clone(),
     };
     channel.send(&Word::Adopt(Box::new(adopted)), &descriptors)
 }

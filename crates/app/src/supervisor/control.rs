@@ -56,7 +56,7 @@ impl Supervisor {
             }
             fleet.highest + 1
         };
-        let tasted = match self.taste(Load { number, from }, package) {
+        let tasted = match self.taste(Load { number, from, source }, package) {
             Ok(tasted) => tasted,
             Err(diagnostics) => return self.refuse(diagnostics),
         };
@@ -119,7 +119,7 @@ impl Supervisor {
                 return Err(diagnostics);
             }
         };
-        if let Err(error) = self.change_edge(&tasted, &plan) {
+        if let Err(error) = self.change_edge(&tasted, &plan, source) {
             tasted.child.kill();
             self.fleet().sockets.restore(tasted.loaded.threads);
             let message = format!("the edge could not change over: {error}");
@@ -154,11 +154,11 @@ impl Supervisor {
     }
 
     /// Has the edge that serves load and activate what was tasted; another one, when it dies over it.
-    fn change_edge(&self, tasted: &Tasted, plan: &Plan) -> Result<(), AskError> {
+    fn change_edge(&self, tasted: &Tasted, plan: &Plan, source: GenerationSource) -> Result<(), AskError> {
         let mut attempt = 1;
         loop {
             let Some(active) = self.wait_for_edge() else { return Err(AskError::Gone) };
-            let done = self.change_one(&active, tasted, plan);
+            let done = self.change_one(&active, tasted, plan, source);
             match done {
                 Ok(()) if self.is_active(&active) => return Ok(()),
                 Err(error @ AskError::Refused(_)) => return Err(error),
@@ -172,10 +172,17 @@ impl Supervisor {
         }
     }
 
-    fn change_one(&self, active: &Arc<Child>, tasted: &Tasted, plan: &Plan) -> Result<(), AskError> {
+    fn change_one(
+        &self,
+        active: &Arc<Child>,
+        tasted: &Tasted,
+        plan: &Plan,
+        source: GenerationSource,
+    ) -> Result<(), AskError> {
         use std::os::fd::AsFd as _;
         // Exactly what was tasted: not `served`, so nothing is overlooked that the taster would have refused.
-        let load = Load { number: tasted.loaded.number, from: LoadFrom::Package { served: false } };
+        let (number, from) = (tasted.loaded.number, LoadFrom::Package { served: false });
+        let load = Load { number, from, source };
         active.ask(Task::Load(load), &[tasted.package.as_fd()], LOAD)?;
         let mut fleet = self.fleet();
         fleet.sockets.release(plan);

@@ -239,7 +239,7 @@ fn try_stored(
     number: u64,
     package: std::fs::File,
 ) -> anyhow::Result<()> {
-    let load = Load { number, from: LoadFrom::Package { served: true } };
+    let load = Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
     let (child, loaded) = supervisor.load_tasted(load, Some(&package), &fleet.tickets)?;
     anyhow::ensure!(!fleet.given_up.contains_key(&loaded.id), "it was given up before");
     put_in_force(fleet, &child, loaded, GenerationSource::LastGood, package)
@@ -253,7 +253,7 @@ fn use_defaults(
 ) -> anyhow::Result<()> {
     let child = supervisor.start_child(&fleet.tickets)?;
     let number = fleet.highest + 1;
-    let load = Load { number, from: LoadFrom::Defaults { listeners } };
+    let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
     let (reply, descriptors) = child.ask(Task::Load(load), &[], super::LOAD)?;
     let (Reply::Loaded(loaded), Some(package)) = (reply, descriptors.into_iter().next()) else {
         anyhow::bail!("an unexpected answer");

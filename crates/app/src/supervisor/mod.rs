@@ -163,7 +163,7 @@ impl Supervisor {
             GenerationSource::Defaults => LoadFrom::Defaults { listeners: listeners.to_vec() },
             _ => LoadFrom::Package { served: true },
         };
-        match child.ask(Task::Load(Load { number, from }), &[package.as_fd()], LOAD) {
+        match child.ask(Task::Load(Load { number, from, source }), &[package.as_fd()], LOAD) {
             Ok(_) => Ok(child),
             Err(error) => {
                 child.kill();

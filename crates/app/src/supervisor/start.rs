@@ -47,11 +47,13 @@ pub fn start(
 ) -> anyhow::Result<Result<Supervisor, StartError>> {
     let adopted = adopt(&state);
     let is_adopted = adopted.is_some();
+    let mut seen = Supervision::default();
     let (first, keys) = match adopted {
         Some((child, adopted, package, descriptors, loaded)) => {
             tracing::info!(pid = child.pid, number = loaded.number, "an edge that was running is adopted");
             sockets.adopt(&adopted, descriptors);
             let keys = tickets::begin(&state, adopted.tickets);
+            seen = adopted.supervision;
             (First { child, loaded, package, source: adopted.source, refused: None }, keys)
         }
         None => {
@@ -80,7 +82,7 @@ pub fn start(
         force: Force { loaded, source, since: now(), package, warnings },
         highest,
         refused,
-        supervision: Supervision::default(),
+        supervision: seen,
         tickets: keys,
         challenges: Vec::new(),
         set_aside: Vec::new(),
@@ -136,7 +138,7 @@ fn first_generation(
     keys: &[TicketKey],
 ) -> anyhow::Result<Result<First, StartError>> {
     let number = state.highest() + 1;
-    let load = Load { number, from: settings.origin.load_from() };
+    let load = Load { number, from: settings.origin.load_from(), source: settings.origin.source() };
     let attempt = taste(&settings.launch, settings.taste, load, None, keys, None);
     let diagnostics = match attempt.and_then(|tasted| listen(sockets, tasted)) {
         Ok(Tasted { child, loaded, package }) => {
@@ -149,7 +151,8 @@ fn first_generation(
     // What was once made from options is nothing a file can fall back to, and the other way round.
     let Origin::File(_) = settings.origin else { return Ok(Err(StartError(diagnostics))) };
     for (number, package) in state.stored() {
-        let load = Load { number, from: LoadFrom::Package { served: true } };
+        let load =
+            Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
         let tasted = taste(&settings.launch, settings.taste, load, Some(&package), keys, None);
         match tasted.and_then(|tasted| listen(sockets, tasted)) {
             Ok(Tasted { child, loaded, package }) if loaded.file != COMMAND_LINE => {
@@ -171,7 +174,7 @@ fn first_generation(
         return Ok(Err(StartError(diagnostics)));
     }
     let child = start_edge(&settings.launch, keys)?;
-    let load = Load { number, from: LoadFrom::Defaults { listeners } };
+    let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
     let (reply, given) = child.ask(Task::Load(load), &[], LOAD)?;
     let (Reply::Loaded(loaded), Some(package)) = (reply, given.into_iter().next()) else {
         anyhow::bail!("an edge answered something unexpected")

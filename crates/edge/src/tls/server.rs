@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ServerSessionMemoryCache, StoresServerSessions};
+use rustls::server::{ClientHello, NoServerSessionStorage, ServerSessionMemoryCache, StoresServerSessions};
 use snapshot::generation::{SiteTls, TlsPolicy};
 
 use super::certificates::Certificates;
@@ -147,7 +147,9 @@ impl ServerTls {
             config.send_tls13_tickets = TICKETS;
         } else {
             // rustls takes the certificate of a resumed session as it was, whoever may sign by now and whatever has ended.
-            // Without tickets and store, neither given nor taken, every connection is checked in full.
+            // Without tickets and store, neither given nor taken, every connection is checked in full. A store would be there
+            // by default; tickets would not.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
         let authorities = tls.client.as_ref().map(Authorities::from);

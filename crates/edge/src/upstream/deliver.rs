@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base::event::Protocol;
 use base64::Engine as _;
@@ -170,7 +170,7 @@ async fn attempt(
         fresh: only_fresh,
     };
     let connected = match delivery.rehearsal {
-        Some(golden) => transport::rehearse(golden, origin.origin.timeouts.connect).await,
+        Some(golden) => transport::rehearse(golden).await,
         None => transport::connect(origin, wants, delivery.worker, &delivery.site.metrics).await,
     };
     let transport = match connected {
@@ -187,10 +187,12 @@ async fn attempt(
         }
     };
     let (timeouts, tunnel) = (origin.origin.timeouts, delivery.site.site.limits.tunnel);
+    // How soon the golden origin answers tells about this machine at this moment, not about the generation.
+    let patience = if delivery.rehearsal.is_some() { transport::REHEARSAL_TIME } else { Duration::ZERO };
     let limits = ExchangeLimits {
-        response: timeouts.response,
+        response: timeouts.response.max(patience),
         // The two sides of a gRPC stream may be silent for as long as those of any other tunnel.
-        idle: if grpc { timeouts.idle.max(tunnel) } else { timeouts.idle },
+        idle: if grpc { timeouts.idle.max(tunnel) } else { timeouts.idle.max(patience) },
         tunnel,
     };
     let (outcome, reused, protocol) = match transport {
@@ -208,11 +210,7 @@ async fn attempt(
                 tunnel: delivery.tunnel,
                 expects_continue: delivery.head.expects_continue,
             };
-            let recycle = Rc::new(pool::Return {
-                pools: Rc::downgrade(&delivery.worker.pools),
-                key: if delivery.rehearsal.is_some() { pool::NO_POOL } else { origin.pool },
-                max_idle: origin.origin.max_idle,
-            });
+            let recycle = way_back(delivery, origin);
             let outcome = h1::client::exchange(connection, request, limits, inform, recycle).await;
             delivery.worker.return_scratch(wire);
             (outcome, reused, Protocol::Http11)
@@ -233,6 +231,15 @@ async fn attempt(
         let attempt = judge(delivery, error, reused);
         // A visitor must not have an origin set aside by calling its request gRPC.
         Attempt { kind: attempt.kind.filter(|_| !guessed), ..attempt }
+    })
+}
+
+/// Where the connection goes once it is idle.
+fn way_back(delivery: &Delivery<'_>, origin: &OriginRuntime) -> Rc<pool::Return> {
+    Rc::new(pool::Return {
+        pools: Rc::downgrade(&delivery.worker.pools),
+        key: if delivery.rehearsal.is_some() { pool::NO_POOL } else { origin.pool },
+        max_idle: origin.origin.max_idle,
     })
 }
 

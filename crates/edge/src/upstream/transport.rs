@@ -19,6 +19,9 @@ use crate::io::Io;
 use crate::telemetry::metrics::{OriginConnection as Source, SiteMetrics};
 use crate::worker::Worker;
 
+/// Time for the golden origin to do anything, whatever the real one is allowed.
+pub const REHEARSAL_TIME: Duration = Duration::from_secs(5);
+
 /// What the request needs of the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Wants {
@@ -72,8 +75,8 @@ pub async fn connect(
 }
 
 /// A plain connection to the golden origin, which is never pooled or counted.
-pub async fn rehearse(golden: SocketAddr, limit: Duration) -> Result<Transport, Failure> {
-    let stream = connect::connect(&[golden], limit).await.map_err(|_| Failure::OriginRefused)?;
+pub async fn rehearse(golden: SocketAddr) -> Result<Transport, Failure> {
+    let stream = connect::connect(&[golden], REHEARSAL_TIME).await.map_err(|_| Failure::OriginRefused)?;
     Ok(Transport::Http1(OriginConnection::new(Io::Tcp(stream))))
 }
 

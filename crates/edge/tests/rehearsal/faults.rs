@@ -2,8 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::time::Duration;
 
+use crate::probe::orders;
 use crate::stage::{Silence, Stage, shop};
 
 fn with_fault(name: &str, silence: &Silence) -> String {
@@ -44,4 +47,85 @@ fn what_only_visitors_meet_passes_and_a_panic_costs_one_connection() {
     }
     assert_eq!(stage.rehearse().unwrap_err()[0].code, "rehearsal-unavailable");
     silence.check();
+}
+
+/// Runs one of the tests below in a process of its own under a program name; answers the signal that ended it, if any,
+/// and whether the test passed.
+fn apart(program: &str, test: &str) -> (Option<i32>, bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join(program);
+    std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &link).unwrap();
+    let output =
+        Command::new(link).args(["--ignored", "--exact", &format!("faults::{test}")]).output().unwrap();
+    let ran = String::from_utf8_lossy(&output.stdout).contains("running 1 test");
+    assert!(ran, "{test}: {output:?}");
+    (output.status.signal(), output.status.success())
+}
+
+const ABORTED: (Option<i32>, bool) = (Some(6), false);
+
+#[test]
+fn faults_that_end_a_process_end_it_where_they_should() {
+    for test in ["ends_on_load", "ends_in_deferred_work", "ends_on_a_request"] {
+        assert_eq!(apart("rempart", test), ABORTED, "{test}");
+    }
+}
+
+#[test]
+fn faulty_binaries_pass_the_rehearsal_and_fail_as_their_name_says() {
+    assert_eq!(apart("rempart-faulty-crashes-later", "waits_for_its_end"), ABORTED);
+    for program in ["rempart-faulty-refuses", "rempart-faulty-slow"] {
+        assert_eq!(apart(program, "does_not_serve"), (None, true), "{program}");
+    }
+}
+
+#[test]
+#[ignore = "ends the process; run by the test above"]
+fn ends_on_load() {
+    Stage::with(&with_fault("crash-on-load", &Silence::new()));
+}
+
+#[test]
+#[ignore = "ends the process; run by the test above"]
+fn ends_in_deferred_work() {
+    let stage = Stage::with(&with_fault("crash-in-deferred", &Silence::new()));
+    stage.rehearse().unwrap();
+    drop(edge::deferred::run(&stage.edge.current(), &stage.metrics));
+}
+
+#[test]
+#[ignore = "ends the process; run by the test above"]
+fn ends_on_a_request() {
+    let stage = Stage::with(&with_fault("crash-on-request", &Silence::new()));
+    stage.rehearse().unwrap();
+    drop(edge::probe::probe(&orders(&stage), &stage.edge.current(), ""));
+}
+
+#[test]
+#[ignore = "ends the process; run by the test above"]
+fn waits_for_its_end() {
+    let stage = Stage::with(&shop(Silence::new().address()));
+    stage.rehearse().unwrap();
+    stage.open();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+#[ignore = "needs a program name; run by the test above"]
+fn does_not_serve() {
+    let stage = Stage::with(&shop(Silence::new().address()));
+    stage.rehearse().unwrap();
+    for order in orders(&stage) {
+        // Closed or reset, as it happens; every connection is one of these.
+        let failures = edge::probe::probe(&[order], &stage.edge.current(), "");
+        let failed = failures
+            .iter()
+            .filter_map(|text| text.rsplit_once('(')?.1.split_once(" of 4")?.0.parse::<usize>().ok());
+        assert_eq!(failed.sum::<usize>(), 4, "{failures:?}");
+    }
+    // It can still be told to stop.
+    stage.edge.pause();
+    assert_eq!(stage.edge.listeners(), []);
 }

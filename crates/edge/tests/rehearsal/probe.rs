@@ -8,7 +8,7 @@ use edge::probe::probe;
 
 use crate::stage::{Silence, Stage, shop};
 
-fn orders(stage: &Stage) -> Vec<ListenerOrder> {
+pub fn orders(stage: &Stage) -> Vec<ListenerOrder> {
     let order = |listener: edge::BoundListener| ListenerOrder {
         id: listener.id,
         configured: listener.configured,

@@ -16,7 +16,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// Notes a name, lower case.
-    pub(super) fn note(&self, name: &str) {
+    pub(in crate::tls) fn note(&self, name: &str) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if name.len() <= MAX_NAME_BYTES && names.len() < MAX_WANTED && !names.contains(name) {
             names.insert(name.to_owned());

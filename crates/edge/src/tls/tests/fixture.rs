@@ -8,11 +8,12 @@ use base::address::PrefixSet;
 use base::id::ContentHash;
 use base::time::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use snapshot::generation::{
     AccessLog, AccessLogTarget, Certificate, ClientIpDetail, Compatibility, ConnectionLimits, Drain,
-    HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits, SiteTls, Snapshot,
+    HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits, SiteTls, Snapshot, TlsPolicy,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsConnector;
@@ -145,18 +146,49 @@ pub fn development_server(authority: &Arc<DevelopmentAuthority>, hosts: &[&str])
     ServerTls::new().unwrap().settings(load(&snapshot, Some(authority)).unwrap()).unwrap()
 }
 
+/// A server for every name, once with settings known before the ClientHello, once with settings chosen by it.
+pub fn both_ways(authority: &Arc<DevelopmentAuthority>) -> [Arc<ServerSettings>; 2] {
+    let every = site(0, &["*"], Certificate::Development);
+    let other = Site {
+        tls: SiteTls { policy: TlsPolicy::Modern, ..SiteTls::default() },
+        ..site(1, &["other.invalid"], Certificate::Development)
+    };
+    let by_name = load(&generation(vec![every, other]), Some(authority)).unwrap();
+    let by_name = ServerTls::new().unwrap().settings(by_name).unwrap();
+    assert!(by_name.for_everyone().is_none());
+    let alike = development_server(authority, &["*"]);
+    assert!(alike.for_everyone().is_some());
+    [alike, by_name]
+}
+
 /// A client that trusts exactly this PEM.
 pub fn client(pem: &str, alpn: &[&str]) -> ClientConfig {
-    use rustls::pki_types::pem::PemObject;
+    client_with(pem, alpn, &[&rustls::version::TLS13, &rustls::version::TLS12], None)
+}
+
+/// A client of these versions, which shows this certificate and key (PEM) when asked for one.
+pub fn client_with(
+    pem: &str,
+    alpn: &[&str],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    certificate: Option<(&str, &str)>,
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    for certificate in rustls::pki_types::CertificateDer::pem_slice_iter(pem.as_bytes()) {
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
     }
-    let mut config = ClientConfig::builder_with_provider(provider().clone())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+    let builder = ClientConfig::builder_with_provider(provider().clone())
+        .with_protocol_versions(versions)
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     config
 }

@@ -7,7 +7,9 @@ use snapshot::generation::Certificate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::fixture::*;
-use crate::tls::{Alpn, HandshakeError, HelloTee, ServerTls, Version, accept};
+use crate::tls::{
+    Alpn, DevelopmentAuthority, HandshakeError, HelloTee, ServerSettings, ServerTls, Version, accept,
+};
 
 fn leaf(stream: &tokio_rustls::client::TlsStream<tokio::io::DuplexStream>) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
@@ -142,7 +144,12 @@ async fn tls_1_2_sessions_continue_across_a_reload_too() {
 #[tokio::test]
 async fn the_hello_is_kept_however_small_the_reads_and_handed_over_once() {
     let authority = authority();
-    let server = development_server(&authority, &["*"]);
+    for server in both_ways(&authority) {
+        hello_is_kept(&authority, &server).await;
+    }
+}
+
+async fn hello_is_kept(authority: &DevelopmentAuthority, server: &ServerSettings) {
     let client = Arc::new(client(authority.certificate_pem(), &["h2"]));
     for pipe in [7, 64, 1024, 64 * 1024] {
         let (near, far) = tokio::io::duplex(pipe);
@@ -153,7 +160,7 @@ async fn the_hello_is_kept_however_small_the_reads_and_handed_over_once() {
             near.read_u8().await.unwrap()
         };
         let answer = async {
-            let mut far = accept(far, &server).await.unwrap();
+            let mut far = accept(far, server).await.unwrap();
             far.stream.write_all(b"!").await.unwrap();
             far.stream.flush().await.unwrap();
             far
@@ -199,7 +206,12 @@ async fn reading_byte_by_byte_loses_nothing() {
 
 #[tokio::test]
 async fn plain_http_is_recognised_before_an_alert_is_sent() {
-    let server = development_server(&authority(), &["*"]);
+    for server in both_ways(&authority()) {
+        plain_http_is_recognised(&server).await;
+    }
+}
+
+async fn plain_http_is_recognised(server: &ServerSettings) {
     for (said, pieces) in [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 1),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 5),
@@ -219,7 +231,7 @@ async fn plain_http_is_recognised_before_an_alert_is_sent() {
             answer
         };
         let answer = async {
-            let error = accept(far, &server).await.unwrap_err();
+            let error = accept(far, server).await.unwrap_err();
             assert_eq!(error.reason(), "plain-http");
             let HandshakeError::PlainHttp { mut io, first } = error else { panic!("not recognised: {said}") };
             assert!(said.as_bytes().starts_with(&first), "{first:?}");
@@ -235,7 +247,12 @@ async fn plain_http_is_recognised_before_an_alert_is_sent() {
 
 #[tokio::test]
 async fn what_is_neither_tls_nor_http_gets_an_alert() {
-    let server = development_server(&authority(), &["*"]);
+    for server in both_ways(&authority()) {
+        an_alert_answers(&server).await;
+    }
+}
+
+async fn an_alert_answers(server: &ServerSettings) {
     for said in [
         &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
         b"GETAWAY now please, thank you",
@@ -252,7 +269,7 @@ async fn what_is_neither_tls_nor_http_gets_an_alert() {
             near.read_to_end(&mut heard).await.unwrap();
             heard
         };
-        let (heard, result) = tokio::join!(talk, accept(far, &server));
+        let (heard, result) = tokio::join!(talk, accept(far, server));
         assert_eq!(result.unwrap_err().reason(), "not-tls", "{said:?}");
         assert_eq!(heard.first(), Some(&21), "an alert record answers {said:?}");
     }
@@ -260,12 +277,17 @@ async fn what_is_neither_tls_nor_http_gets_an_alert() {
 
 #[tokio::test]
 async fn a_silent_client_and_one_that_leaves_are_told_apart() {
-    let server = development_server(&authority(), &["*"]);
+    for server in both_ways(&authority()) {
+        silence_and_loss(&server).await;
+    }
+}
+
+async fn silence_and_loss(server: &ServerSettings) {
     let (near, far) = tokio::io::duplex(64);
     drop(near);
-    assert_eq!(accept(far, &server).await.unwrap_err().reason(), "silent");
+    assert_eq!(accept(far, server).await.unwrap_err().reason(), "silent");
     let (mut near, far) = tokio::io::duplex(64);
     near.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
     drop(near);
-    assert_eq!(accept(far, &server).await.unwrap_err().reason(), "connection-lost");
+    assert_eq!(accept(far, server).await.unwrap_err().reason(), "connection-lost");
 }

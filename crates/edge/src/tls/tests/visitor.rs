@@ -1,0 +1,50 @@
+//! The edge as its own visitor: what it learns of the certificate, and how it tells a refusal from a broken connection.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::fixture::*;
+use crate::tls::accept;
+use crate::tls::visitor::{Presented, connect, is_alert};
+
+/// One handshake over loopback; `None` closes the connection instead.
+async fn visit(server: Option<Arc<ServerConfig>>, host: &str, http2: bool) -> std::io::Result<Presented> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        match server {
+            Some(server) => accept(stream, &server).await.ok(),
+            None => None,
+        }
+    };
+    let (presented, _accepted) =
+        tokio::join!(async { connect(TcpStream::connect(address).await?, host, http2).await }, serve);
+    presented
+}
+
+#[tokio::test]
+async fn it_is_told_which_hosts_the_certificate_is_for() {
+    let server = development_server(&authority(), &["a.example", "192.0.2.1"]);
+    for (host, http2) in [("a.example", true), ("a.example", false), ("192.0.2.1", true)] {
+        let presented = visit(Some(server.clone()), host, http2).await.unwrap();
+        assert_eq!(presented.http2, http2);
+        for (asked, covered) in
+            [("a.example", true), ("192.0.2.1", true), ("b.example", false), ("..", false)]
+        {
+            assert_eq!(presented.covers(asked), covered, "{asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_alert_is_told_from_silence() {
+    let mut server = (*development_server(&authority(), &["a.example"])).clone();
+    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let refused = visit(Some(Arc::new(server)), "a.example", true).await.err().unwrap();
+    assert!(is_alert(&refused), "{refused}");
+    let closed = visit(None, "a.example", true).await.err().unwrap();
+    assert!(!is_alert(&closed), "{closed}");
+}
