@@ -21,8 +21,10 @@ fn read(name: &str) -> String {
 
 /// Runs `systemd-analyze`; answers whether it ended well, and what it said.
 fn analyze(arguments: &[&str], files: &[PathBuf]) -> (bool, String) {
-    let output = Command::new(tools::program("systemd-analyze")).args(arguments).args(files).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let output =
+        Command::new(tools::program("systemd-analyze")).args(arguments).args(files).output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     (output.status.success(), said)
 }
 
@@ -88,6 +90,7 @@ fn the_configurations_can_be_used_also_with_what_is_commented_out() {
 /// Whether a line that was commented out is configuration rather than a sentence.
 fn is_toml(line: &str) -> bool {
     let key = line.split(" = ").next().unwrap_or_default();
-    let is_key = line.contains(" = ") && key.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_');
+    let is_key =
+        line.contains(" = ") && key.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_');
     is_key || (line.starts_with('[') && line.ends_with(']') && !line.starts_with("[["))
 }

@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use harness::client::{self, Client, tls_config};
 use harness::config::Config;
@@ -11,7 +12,7 @@ use harness::origin::{Connection, Origin};
 use harness::rempart::Rempart;
 use harness::traffic::{Asks, Speaks, Traffic};
 use harness::wire::Length;
-use harness::{PATIENCE, ports, websocket};
+use harness::{PATIENCE, ports, process, websocket};
 use rustix::process::Signal;
 
 use crate::heavy;
@@ -186,6 +187,26 @@ fn the_next_request_on_an_open_connection_is_served_by_the_new_generation() {
     rempart.configure(&config(&new, 0, &[]));
     assert_eq!(http1.get(HOST, "/ok").unwrap().text(), "new");
     assert_eq!(http2.get(HOST, "/ok").unwrap().body, b"new");
+}
+
+/// The tasters and standbys that are needed no longer are ended, and their exit status is collected.
+#[test]
+fn reloads_leave_no_dead_process_behind() {
+    let (origin, _tokens) = origin();
+    let rempart = Rempart::with(&config(&origin, 0, &[]));
+    for n in 1..=5 {
+        rempart.configure(&config(&origin, n, &[]));
+    }
+    let dead = || {
+        let mut all = process::descendants(rempart.pid());
+        all.retain(|pid| !process::lives(*pid));
+        all
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !dead().is_empty() {
+        assert!(Instant::now() < deadline, "zombies: {:?}", dead());
+        std::thread::yield_now();
+    }
 }
 
 #[test]
