@@ -55,7 +55,10 @@ impl Sockets {
         let mut inherited = Vec::new();
         for index in 0..passed.len() {
             match passed.take_tcp_listener(index) {
-                Ok(Some(socket)) => inherited.push(socket),
+                Ok(Some(socket)) => match socket.set_nonblocking(true) {
+                    Ok(()) => inherited.push(socket),
+                    Err(error) => tracing::warn!(index, %error, "a socket that was passed in cannot be used"),
+                },
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(index, %error, "a socket that was passed in is not a TCP listener")
