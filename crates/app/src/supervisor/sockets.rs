@@ -55,8 +55,6 @@ impl Sockets {
         let mut inherited = Vec::new();
         for index in 0..passed.len() {
             match passed.take_tcp_listener(index) {
-                // Systemd passes sockets that block (systemd.service(5), NonBlocking=); a thread would wait in accept for a
-                // connection that another one has taken.
                 Ok(Some(socket)) => match socket.set_nonblocking(true) {
                     Ok(()) => inherited.push(socket),
                     Err(error) => tracing::warn!(index, %error, "a socket that was passed in cannot be used"),
