@@ -85,7 +85,9 @@ fn sections(pem: &[u8]) -> Result<Sections, CertificateError> {
             }
             (SectionKind::PrivateKey, der) => key = Some(PrivatePkcs8KeyDer::from(der)),
             _ => {
-                return Err(CertificateError::Unreadable("something else than certificates and a PKCS#8 key"));
+                return Err(CertificateError::Unreadable(
+                    "something else than certificates and a PKCS#8 key",
+                ));
             }
         }
     }

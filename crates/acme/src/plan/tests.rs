@@ -98,7 +98,11 @@ fn what_was_drawn_once_is_kept_over_a_restart_and_not_for_another_certificate() 
     };
     assert_eq!(again(&facts(0, 90 * DAY)), *remembered.issued.as_ref().unwrap());
     let other = again(&facts(0, 30 * DAY));
-    assert_eq!((other.authority, other.expires), (None, at(30 * DAY)), "put there by hand: its authority is unknown");
+    assert_eq!(
+        (other.authority, other.expires),
+        (None, at(30 * DAY)),
+        "put there by hand: its authority is unknown"
+    );
 }
 
 #[test]
@@ -123,7 +127,13 @@ fn a_clock_past_the_end_or_stepping_back_means_what_it_should() {
     assert!(renews(&planner, &one, 191 * DAY) > 191 * DAY);
     assert_eq!(renews(&planner, &one, 10), due);
     let (mut planner, one) = super::tests::planner(&[A]);
-    fail(&mut planner, &one, A, Fault::RateLimited { wait: Some(Duration::from_secs(DAY)), everywhere: true }, DAY);
+    fail(
+        &mut planner,
+        &one,
+        A,
+        Fault::RateLimited { wait: Some(Duration::from_secs(DAY)), everywhere: true },
+        DAY,
+    );
     assert_eq!(next(&planner, &one, DAY).1, 2 * DAY);
     assert_eq!(next(&planner, &one, 10).1, 10);
     // A certificate that ends before it begins is over at once, and nothing is negative.
@@ -139,7 +149,10 @@ fn retries_wait_twice_as_long_each_time_with_jitter_up_to_a_bound() {
         fail(&mut planner, &one, A, Fault::Local, now);
         let wait = next(&planner, &one, now).1 - now;
         let nominal = (FIRST_RETRY.as_secs() << failures).min(LONGEST_RETRY.as_secs());
-        assert!((nominal * 4 / 5 - 1..=nominal * 6 / 5).contains(&wait), "failure {failures}: {wait} of {nominal}");
+        assert!(
+            (nominal * 4 / 5 - 1..=nominal * 6 / 5).contains(&wait),
+            "failure {failures}: {wait} of {nominal}"
+        );
         now += wait;
     }
     planner.issued(&one, A, &facts(now, now + 90 * DAY), at(now));

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use api::certificates::AcmeAuthority;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -21,6 +22,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 const NONCES_REFUSED: &str = "15";
 /// Attempts to find ports nobody else takes meanwhile.
 const STARTS: usize = 5;
+/// Attempts to connect to one that has said it is there, 5 ms apart.
+const CONNECTS: usize = 1_000;
 
 /// A certificate for 127.0.0.1 and the root that signed it, as files.
 pub struct Tls {
@@ -156,7 +159,20 @@ impl Pebble {
         lines.by_ref().map_while(Result::ok).find(|line| line.contains("ACME directory available"))?;
         // It goes on talking and would stop at a full pipe.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Some(pebble)
+        pebble.listens().then_some(pebble)
+    }
+
+    /// It announces itself before it listens, so that has to be tried.
+    fn listens(&self) -> bool {
+        [self.address, self.management].iter().all(|address| {
+            (0..CONNECTS).any(|_| {
+                let connected = std::net::TcpStream::connect(address).is_ok();
+                if !connected {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                connected
+            })
+        })
     }
 
     pub fn authority(&self, tls: &Tls) -> AcmeAuthority {
@@ -202,7 +218,8 @@ impl Front {
         let (acceptor, answers, counter) = (tls.acceptor(), Arc::new(answers), Arc::clone(&seen));
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, answers, seen) = (acceptor.clone(), Arc::clone(&answers), Arc::clone(&counter));
+                let (acceptor, answers, seen) =
+                    (acceptor.clone(), Arc::clone(&answers), Arc::clone(&counter));
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(tcp).await else {
                         return;
@@ -212,7 +229,8 @@ impl Front {
                     };
                     *seen.lock().unwrap().entry(path.clone()).or_default() += 1;
                     let (status, retry, body) = answers(&path);
-                    let retry = retry.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
+                    let retry =
+                        retry.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
                     let answer = format!(
                         "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n{retry}\r\n{body}",
                         body.len()

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use acme::{
-    Clock, Command, FileStore, History, Keeper, Name, Pace, PublishError, Publisher, Store, StoreError, certificate_path,
+    Clock, Command, FileStore, History, Keeper, Name, Pace, PublishError, Publisher, Store, StoreError,
+    certificate_path,
 };
 use api::certificates::{AcmeAuthority, AcmeChallenge, AcmeSettings, Challenge};
 use base::time::Timestamp;
@@ -20,14 +21,16 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::authority::{Pebble, Tls, Validation, Wishes, request_path};
 
 /// Names below this one have no address.
 const NOWHERE: &str = "nowhere.test";
 /// A test that waits longer for an event has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything but the keeper.
 pub struct World {
@@ -87,7 +90,8 @@ impl World {
             let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
             Timestamp::from_unix(since).plus(Duration::from_micros(ahead.load(Ordering::Relaxed)))
         });
-        let store = Watched { files: FileStore::open(&self.state()).unwrap(), changed: Rc::clone(&self.changed) };
+        let store =
+            Watched { files: FileStore::open(&self.state()).unwrap(), changed: Rc::clone(&self.changed) };
         Keeper::with_pace(store, Handle(Rc::clone(&self.edge)), clock, 1, pace)
     }
 
@@ -244,7 +248,9 @@ async fn serve_http(shown: Arc<Mutex<Vec<Challenge>>>) -> u16 {
                 });
                 let (status, body) = content.map_or((404, String::new()), |content| (200, content));
                 let length = body.len();
-                let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
                 drop(stream.write_all(answer.as_bytes()).await);
             });
         }
@@ -276,7 +282,11 @@ async fn serve_tls(shown: Arc<Mutex<Vec<Challenge>>>) -> u16 {
                 };
                 let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
                 let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-                let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+                // `with_single_cert` refuses what it does not know, such as the critical extension of RFC 8737.
+                let key = any_supported_type(&key).unwrap();
+                let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+                let config = ServerConfig::builder().with_no_client_auth();
+                let mut config = config.with_cert_resolver(Arc::new(resolver));
                 config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
                 drop(start.into_stream(Arc::new(config)).await);
             });
@@ -324,7 +334,18 @@ fn dns_answer(query: &[u8], records: &Path) -> Option<Vec<u8>> {
         _ => Vec::new(),
     };
     let mut answer = query.get(..2)?.to_vec();
-    answer.extend([0x81, if exists { 0x80 } else { 0x83 }, 0, 1, 0, u8::try_from(data.len()).ok()?, 0, 0, 0, 0]);
+    answer.extend([
+        0x81,
+        if exists { 0x80 } else { 0x83 },
+        0,
+        1,
+        0,
+        u8::try_from(data.len()).ok()?,
+        0,
+        0,
+        0,
+        0,
+    ]);
     answer.extend(question);
     for value in data {
         // The question's name, its type, class IN, lives for no time.
