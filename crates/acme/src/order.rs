@@ -213,7 +213,7 @@ impl<S: Store, P: Publisher> Desk<S, P> {
         let answer = tokio::time::timeout(QUESTION_TIMEOUT, whole).await;
         answer.unwrap_or(Err(OrderError::Timeout("the question for renewal information"))).unwrap_or_else(
             |error| {
-            tracing::debug!(directory = authority.directory, %error, "no renewal information");
+                tracing::debug!(directory = authority.directory, %error, "no renewal information");
                 WindowAnswer::Failed
             },
         )

@@ -251,7 +251,9 @@ async fn of_200_names_five_failing_do_not_delay_the_others() {
     let world = World::new().await;
     let pebble = world.pebble(&Wishes::default());
     let good: Vec<String> = (0..195).map(|number| format!("n{number}.example.test")).collect();
-    let bad: Vec<String> = (0..5).map(|number| format!("f{number}.nowhere.test")).collect();
+    // Three fail at once, two hold up whoever looks for their address.
+    let bad = ["f0.nowhere.test", "f1.nowhere.test", "f2.nowhere.test", "f3.silent.test", "f4.silent.test"];
+    let bad = bad.map(str::to_owned);
     let names: Vec<&str> = bad.iter().chain(&good).map(String::as_str).collect();
     let settings = world.settings(&[pebble.authority(&world.tls)], &names);
     world
@@ -266,8 +268,6 @@ async fn of_200_names_five_failing_do_not_delay_the_others() {
             }
         })
         .await;
-    let attempts: u32 = bad.iter().map(|name| world.history(name).failures).sum();
-    assert!(attempts < 50, "{attempts} attempts of failing names while the others were issued");
     for name in &good {
         assert_eq!(world.history(name).problem, None, "{name}");
     }

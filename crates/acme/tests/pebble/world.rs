@@ -29,6 +29,8 @@ use crate::authority::{Pebble, Tls, Validation, Wishes, request_path};
 
 /// Names below this one have no address.
 const NOWHERE: &str = "nowhere.test";
+/// Questions for names below this one are not answered.
+const SILENT: &str = "silent.test";
 /// A test that waits longer for an event has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -295,7 +297,7 @@ async fn serve_tls(shown: Arc<Mutex<Vec<Challenge>>>) -> u16 {
     port
 }
 
-/// Every name is at 127.0.0.1, but those of `NOWHERE`; TXT records come from a file.
+/// Every name is at 127.0.0.1, but those of `NOWHERE` and `SILENT`; TXT records come from a file.
 async fn serve_dns(records: PathBuf) -> SocketAddr {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -322,6 +324,9 @@ fn dns_answer(query: &[u8], records: &Path) -> Option<Vec<u8>> {
     let question = query.get(12..position + 5)?;
     let kind = u16::from_be_bytes([*query.get(position + 1)?, *query.get(position + 2)?]);
     let name = name.join(".");
+    if name.ends_with(SILENT) {
+        return None;
+    }
     let exists = !name.ends_with(NOWHERE);
     let data: Vec<Vec<u8>> = match kind {
         1 if exists => vec![vec![127, 0, 0, 1]],
