@@ -1,5 +1,12 @@
 //! The keeper against pebble, an authority made for tests, with its random failures on.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
+
 mod authority;
 mod world;
 
