@@ -275,9 +275,8 @@ async fn of_200_names_five_failing_do_not_delay_the_others() {
             }
         })
         .await;
-    for name in &good {
-        assert_eq!(world.history(name).problem, None, "{name}");
-    }
+    // Not one of the others failed, although every seventh nonce was refused.
+    assert_eq!(*world.failed.borrow(), BTreeSet::from(bad));
 }
 
 #[tokio::test]

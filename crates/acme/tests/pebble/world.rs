@@ -1,5 +1,7 @@
 //! What surrounds a keeper in these tests: DNS, an edge that shows challenges, a watched store, a clock that can be moved.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -45,6 +47,8 @@ pub struct World {
     /// Microseconds the keeper's clock is ahead.
     ahead: Arc<AtomicU64>,
     changed: Rc<Notify>,
+    /// Names of which a failure has been written down.
+    pub failed: Rc<RefCell<BTreeSet<String>>>,
 }
 
 impl World {
@@ -66,7 +70,7 @@ impl World {
             changed: Rc::clone(&changed),
         });
         let tls = Tls::new(folder.path());
-        Self { tls, looks, edge, records, folder, ahead: Arc::default(), changed }
+        Self { tls, looks, edge, records, folder, ahead: Arc::default(), changed, failed: Rc::default() }
     }
 
     pub fn pebble(&self, wishes: &Wishes) -> Pebble {
@@ -92,8 +96,11 @@ impl World {
             let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
             Timestamp::from_unix(since).plus(Duration::from_micros(ahead.load(Ordering::Relaxed)))
         });
-        let store =
-            Watched { files: FileStore::open(&self.state()).unwrap(), changed: Rc::clone(&self.changed) };
+        let store = Watched {
+            files: FileStore::open(&self.state()).unwrap(),
+            changed: Rc::clone(&self.changed),
+            failed: Rc::clone(&self.failed),
+        };
         Keeper::with_pace(store, Handle(Rc::clone(&self.edge)), clock, 1, pace)
     }
 
@@ -154,6 +161,7 @@ impl World {
 pub struct Watched {
     files: FileStore,
     changed: Rc<Notify>,
+    failed: Rc<RefCell<BTreeSet<String>>>,
 }
 
 impl Store for Watched {
@@ -173,6 +181,9 @@ impl Store for Watched {
 
     fn put_history(&self, name: &Name, history: &History) -> Result<(), StoreError> {
         self.files.put_history(name, history)?;
+        if history.problem.is_some() {
+            self.failed.borrow_mut().insert(name.to_string());
+        }
         self.changed.notify_one();
         Ok(())
     }
