@@ -24,6 +24,9 @@ use crate::plan::{Planner, Task, WindowAnswer, limit_allows};
 use crate::status::KeptStatus;
 use crate::store::{Store, StoreError};
 
+#[cfg(test)]
+mod tests;
+
 /// Names visitors can have ordered, in all.
 const ON_DEMAND_NAMES: usize = 1_000;
 /// Names visitors can have ordered within `ON_DEMAND_PERIOD`.

@@ -36,19 +36,19 @@ pub const SLICE: Duration = Duration::from_secs(30);
 /// The delays and bounds that a test makes smaller. `Pace::default()` is what runs in production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// See [`FIRST_RETRY`].
+    /// Wait after a first failure; doubles with each further one.
     pub first_retry: Duration,
-    /// See [`LONGEST_RETRY`].
+    /// Longest wait between two attempts for a name.
     pub longest_retry: Duration,
-    /// See [`LONGEST_HOLD`].
+    /// Longest wait before an authority that is down is tried again.
     pub longest_hold: Duration,
-    /// See [`ORDERS_AT_A_TIME`].
+    /// Orders and questions under way at once.
     pub orders_at_a_time: usize,
-    /// See [`ORDERS_PER_PERIOD`].
+    /// New orders per authority within three hours.
     pub orders_per_period: usize,
-    /// See [`FAILURES_PER_PERIOD`].
+    /// Failed validations of a name within an hour.
     pub failures_per_period: usize,
-    /// See [`SLICE`].
+    /// The clock is looked at this often.
     pub slice: Duration,
 }
 

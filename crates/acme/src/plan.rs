@@ -366,10 +366,8 @@ impl Planner {
     fn obtain(&self, tracked: &Tracked, now: Timestamp) -> Option<Planned> {
         let history = &tracked.history;
         let wanted = match (tracked.held, &history.issued) {
-            (Some(ends), Some(issued)) if now < ends && !history.renew_now => {
-                issued.renews.min(ends).max(now)
-            }
-            // None at hand, or over, or wanted anew.
+            (Some(ends), Some(issued)) if !history.renew_now => issued.renews.min(ends).max(now),
+            // None at hand, or wanted anew.
             _ => now,
         };
         let ready =
