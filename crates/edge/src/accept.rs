@@ -1,46 +1,61 @@
 //! Accepting connections: admit, shake hands, hand over to the protocol side.
 
 use std::cell::{Cell, OnceCell};
-use std::net::SocketAddr;
+use std::future::{Future, poll_fn};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use base::event::Protocol;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::connection::{Connection, ListenerState};
+use crate::connection::{Connection, Cutoff, Ending, ListenerState};
 use crate::h1::parse::Refusal;
-use crate::io::Io;
+use crate::io::{Io, Timer};
 use crate::telemetry::metrics::Handshake;
 use crate::tls::{self, Alpn, HandshakeError};
-use crate::worker::{Admission, Worker};
+use crate::worker::{Admission, Done, Worker};
 use crate::{h1, h2};
 
 /// Pause after an accept error that is about resources (file descriptors, memory); the next try comes after it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections taken from the backlog of a listener that is being removed, at most.
 const LAST_CALL: usize = 65_536;
+/// Answer to a connection that a full thread cannot take.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\n\
+Content-Length: 44\r\nConnection: close\r\n\r\nToo many connections. Try again in a moment.";
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Accepts until told to stop; then takes what has already connected, closes the socket, and says so.
+/// How an accept loop is to end.
+pub struct Stop {
+    /// Whether to take what waits in the backlog first, because nobody else will.
+    pub last_call: bool,
+    /// Dropped when the socket is closed.
+    pub done: Option<Done>,
+}
+
+/// Accepts until told to stop; then takes what has already connected, if that is wanted, and closes the socket.
 pub async fn run(
     listener: TcpListener,
     state: Rc<ListenerState>,
     worker: Rc<Worker>,
-    stopped: oneshot::Receiver<Option<std::sync::mpsc::Sender<()>>>,
+    stopped: oneshot::Receiver<Stop>,
 ) {
     let mut stopped = pin!(stopped);
-    let done = loop {
+    let stop = loop {
         #[cfg(feature = "faults")]
         if crate::fault::accepts_nothing(&state) {
-            break (&mut stopped).await.ok().flatten();
+            break (&mut stopped).await.ok();
         }
         tokio::select! {
             biased;
-            done = &mut stopped => break done.ok().flatten(),
+            stop = &mut stopped => break stop.ok(),
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => take(stream, peer, &state, &worker),
                 Err(error) if is_about_one_connection(&error) => {}
@@ -51,9 +66,11 @@ pub async fn run(
             },
         }
     };
-    // Closing the socket would reset whoever waits in its backlog. Asked of the kernel directly: the runtime may not
-    // have heard of the last ones yet.
-    if let Ok(listener) = listener.into_std() {
+    // Closing the socket would reset whoever waits in its backlog, if no other process has it too. Asked of the kernel
+    // directly: the runtime may not have heard of the last ones yet.
+    if let Ok(listener) = listener.into_std()
+        && stop.as_ref().is_some_and(|stop| stop.last_call)
+    {
         for _ in 0..LAST_CALL {
             let Ok((stream, peer)) = listener.accept() else { break };
             if stream.set_nonblocking(true).is_ok()
@@ -63,10 +80,8 @@ pub async fn run(
             }
         }
     }
-    if let Some(done) = done {
-        // Nobody waits any more when the reload was given up.
-        crate::ignore(done.send(()));
-    }
+    // The socket is closed by now, whichever way it went, and whoever waits for that hears of it.
+    drop(stop.and_then(|stop| stop.done));
 }
 
 /// Errors of the connection that was to be accepted, not of the listener (accept(2)).
@@ -81,10 +96,24 @@ fn take(stream: TcpStream, peer: SocketAddr, state: &Rc<ListenerState>, worker: 
         return;
     }
     let Some(admission) = worker.admit() else {
+        if !state.tls.get() {
+            turn_away(stream);
+        }
         return;
     };
     let (state, worker) = (state.clone(), worker.clone());
     tokio::task::spawn_local(serve(stream, peer, state, worker, admission));
+}
+
+/// Tells a client over plain HTTP that the thread is full: one write and one read that never wait, so that it costs next to
+/// nothing. Over TLS that would be a handshake.
+fn turn_away(stream: TcpStream) {
+    let Ok(mut stream) = stream.into_std() else { return };
+    let told = stream.write(BUSY).is_ok() && stream.shutdown(Shutdown::Write).is_ok();
+    if told {
+        // A request that is here already, left unread, would reset the answer away.
+        crate::ignore(stream.read(&mut [0; 4096]));
+    }
 }
 
 async fn serve(
@@ -92,8 +121,13 @@ async fn serve(
     peer: SocketAddr,
     listener: Rc<ListenerState>,
     worker: Rc<Worker>,
-    admission: Admission,
+    mut admission: Admission,
 ) {
+    poll_fn(|cx| {
+        admission.wake_with(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     let Ok(local) = stream.local_addr() else { return };
     if stream.set_nodelay(true).is_err() {
         return;
@@ -109,7 +143,10 @@ async fn serve(
         listener,
     };
     if connection.listener.tls.get() {
-        let Some((stream, alpn)) = shake_hands(stream, &mut connection, &worker).await else { return };
+        let state = connection.listener.clone();
+        // Boxed, so that the connection's task does not carry the memory of a handshake.
+        let shaking = Box::pin(shake_hands(stream, &mut connection, &worker));
+        let Some((stream, alpn)) = before_cutoff(shaking, &state).await.flatten() else { return };
         let connection = Rc::new(connection);
         worker
             .shard
@@ -122,7 +159,8 @@ async fn serve(
         }
     } else {
         let limit = worker.generation().snapshot.limits.keep_alive;
-        let Ok(http2) = tokio::time::timeout(limit, begins_with_preface(&stream)).await else { return };
+        let first = while_idle(begins_with_preface(&stream), &connection.listener, limit).await;
+        let Some(http2) = first else { return };
         let connection = Rc::new(connection);
         worker.shard.connection_speaks(if http2 { Protocol::Http2 } else { Protocol::Http11 }, false);
         if http2 {
@@ -138,6 +176,31 @@ async fn serve(
 async fn begins_with_preface(stream: &TcpStream) -> bool {
     let mut first = [0; HTTP2_PREFACE.len()];
     matches!(stream.peek(&mut first).await, Ok(count) if count == first.len() && &first == HTTP2_PREFACE)
+}
+
+/// Waits for the first bytes of a connection, for so long, and no longer than an ending listener's idle connections are kept.
+async fn while_idle<T>(
+    work: impl Future<Output = T>,
+    listener: &ListenerState,
+    limit: Duration,
+) -> Option<T> {
+    let (mut work, mut timer) = (pin!(work), Timer::default());
+    let deadline = Instant::now() + limit;
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => timer.poll(cx, Ending::idle_until(listener.ending(), deadline)).map(|()| None),
+    })
+    .await
+}
+
+/// Waits for something unless an ending listener's requests are cut off first.
+async fn before_cutoff<T>(work: impl Future<Output = T>, listener: &ListenerState) -> Option<T> {
+    let (mut work, mut cutoff) = (pin!(work), Cutoff::default());
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => cutoff.poll(cx, listener, || false).map(|()| None),
+    })
+    .await
 }
 
 /// The TLS handshake, within its time. A client that speaks plain HTTP is told so in plain HTTP.

@@ -3,26 +3,31 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use api::process::Beat;
 use arc_swap::ArcSwap;
+use snapshot::generation::Drain;
 use tokio::sync::mpsc;
 
 use crate::generation::Generation;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Pulse};
 use crate::tls::LoadError;
-use crate::worker::{self, Command, Shared};
+use crate::upstream::health::MAX_SET_ASIDE;
+use crate::worker::{self, Command, Done, Shared};
 
 /// Commands waiting for one edge thread; a reload sends a handful.
 const COMMANDS: usize = 1024;
+/// How often is looked whether the connections of private listeners have ended.
+const PRIVATE_LOOK: Duration = Duration::from_millis(5);
 /// How long a removed listener may take to be closed by all threads.
 const UNLISTEN_WAIT: Duration = Duration::from_secs(5);
-/// How often a drain looks whether it is done, and how long idle connections alone can hold it up.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
-const DRAIN_IDLE: Duration = Duration::from_secs(1);
+/// How much longer than its limits a drain waits for the threads; one that takes longer hangs.
+const DRAIN_MARGIN: Duration = worker::LAST_WORDS.saturating_add(Duration::from_secs(2));
 
 /// What an edge is started with.
 pub struct EdgeOptions {
@@ -40,12 +45,21 @@ pub struct EdgeOptions {
 pub struct Edge {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
-    bound: Mutex<Vec<BoundListener>>,
+    bound: Mutex<Bound>,
 }
 
 struct Thread {
     commands: mpsc::Sender<Command>,
-    handle: JoinHandle<()>,
+    /// Taken by the drain that has seen its end.
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The listeners the threads know.
+#[derive(Default)]
+struct Bound {
+    accepting: Vec<BoundListener>,
+    /// Those that nobody accepts on here, and whose connections go on.
+    paused: Vec<BoundListener>,
 }
 
 /// A listener an edge accepts on. Its sockets were opened by the supervisor, which keeps them open.
@@ -66,7 +80,8 @@ pub struct BoundListener {
 pub struct ListenerSet {
     /// Which.
     pub listener: BoundListener,
-    /// Listening, non-blocking sockets; ignored when a listener of this id is held already.
+    /// Listening, non-blocking sockets; ignored when a listener of this id is accepted on already. One that was paused
+    /// needs them again.
     pub sockets: Vec<TcpListener>,
 }
 
@@ -80,6 +95,8 @@ impl Edge {
             connections: 0.into(),
             active: 0.into(),
             lookups: Arc::default(),
+            ticks: (0..options.threads).map(|_| 0.into()).collect(),
+            cut: 0.into(),
         });
         let mut threads = Vec::with_capacity(options.threads);
         for index in 0..options.threads {
@@ -90,7 +107,7 @@ impl Edge {
                 .name(format!("edge-{index}"))
                 .spawn(move || worker::run(index, shared, log, seed, received))
                 .map_err(|error| thread_error(&error))?;
-            threads.push(Thread { commands, handle });
+            threads.push(Thread { commands, handle: Mutex::new(Some(handle)) });
         }
         Ok(Self { shared, threads, bound: Mutex::default() })
     }
@@ -99,14 +116,15 @@ impl Edge {
     ///
     /// Connections that are open stay open, on listeners that go as well. A listener that goes takes what is in its
     /// backlog before its sockets are closed here.
+    /// Listeners that were paused come back with their connections, or go like the others.
     pub fn activate(&self, generation: Option<Arc<Generation>>, listeners: Vec<ListenerSet>) {
-        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bound = lock(&self.bound);
         if let Some(generation) = generation {
             self.shared.current.store(generation);
         }
         let mut next = Vec::with_capacity(listeners.len());
         for ListenerSet { listener, sockets } in listeners {
-            match bound.iter().find(|held| held.id == listener.id) {
+            match bound.accepting.iter().find(|held| held.id == listener.id) {
                 None => self.hand_out(&listener, sockets, None),
                 Some(held) if held.tls != listener.tls => {
                     self.tell(|| Command::SetTls { id: listener.id, tls: listener.tls });
@@ -115,12 +133,13 @@ impl Edge {
             }
             next.push(listener);
         }
-        let gone: Vec<_> =
-            bound.iter().filter(|held| !next.iter().any(|kept| kept.id == held.id)).cloned().collect();
         #[cfg(feature = "faults")]
         crate::fault::on_activate(next.len());
-        *bound = next;
-        self.unlisten(&gone);
+        let Bound { accepting, paused } = std::mem::take(&mut *bound);
+        let mut gone: Vec<_> = accepting.into_iter().chain(paused).collect();
+        gone.retain(|held| !next.iter().any(|kept| kept.id == held.id));
+        bound.accepting = next;
+        self.tell_and_wait(&gone, |id, done| Command::Unlisten { id, done });
     }
 
     /// Gives each thread its share of a new listener's sockets: one each when there are as many, several where there
@@ -148,16 +167,17 @@ impl Edge {
         }
     }
 
-    /// Closes listeners and waits until every thread has, so that nothing is left in a backlog.
-    fn unlisten(&self, gone: &[BoundListener]) {
+    /// Gives a command about each of these listeners and waits until every thread has done it.
+    fn tell_and_wait(&self, listeners: &[BoundListener], command: impl Fn(u64, Done) -> Command) {
         let (done, finished) = std::sync::mpsc::channel();
-        for listener in gone {
-            self.tell(|| Command::Unlisten { id: listener.id, done: done.clone() });
+        for listener in listeners {
+            self.tell(|| command(listener.id, done.clone()));
         }
         drop(done);
-        let deadline = Instant::now() + UNLISTEN_WAIT;
-        // Ends by itself when the last thread has dropped its sender.
-        while finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
+        // Ends when the last thread has dropped its sender; nobody ever sends.
+        if finished.recv_timeout(UNLISTEN_WAIT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("an edge thread takes long to let go of a listener");
+        }
     }
 
     /// Accepts on a private listener whose requests go to a golden origin; see `rehearsal`.
@@ -167,17 +187,21 @@ impl Edge {
 
     /// Closes private listeners, and forgets what was counted about their connections: nothing else was open.
     pub(crate) fn close_private(&self, listeners: &[BoundListener]) {
-        self.unlisten(listeners);
+        self.tell_and_wait(listeners, |id, done| Command::Unlisten { id, done });
         let deadline = Instant::now() + UNLISTEN_WAIT;
         while self.connections() > 0 && Instant::now() < deadline {
-            std::thread::sleep(DRAIN_LOOK);
+            std::thread::sleep(PRIVATE_LOOK);
         }
         self.shared.metrics.forget_connections();
     }
 
-    /// Stops accepting on every listener and keeps every connection, so that a successor gets the new ones.
+    /// Stops accepting on every listener and keeps every connection as it is, so that a successor gets the new ones. When
+    /// it does not come to that, `activate` takes listeners and connections up again.
     pub fn pause(&self) {
-        self.activate(None, Vec::new());
+        let mut bound = lock(&self.bound);
+        let stopped = std::mem::take(&mut bound.accepting);
+        self.tell_and_wait(&stopped, |id, done| Command::Pause { id, done });
+        bound.paused.extend(stopped);
     }
 
     fn tell(&self, command: impl Fn() -> Command) {
@@ -189,9 +213,9 @@ impl Edge {
         self.shared.current.load_full()
     }
 
-    /// The listeners in force.
+    /// The listeners accepted on.
     pub fn listeners(&self) -> Vec<BoundListener> {
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.bound).accepting.clone()
     }
 
     /// Client connections open now.
@@ -199,41 +223,63 @@ impl Edge {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Stops accepting, lets requests finish, and ends the threads; after `limit` at the latest.
-    /// Answers whether everything had finished.
-    pub fn drain(self, limit: Duration) -> bool {
-        self.tell(|| Command::Drain);
-        let (started, mut quiet) = (Instant::now(), Instant::now());
-        let finished = loop {
-            if self.connections() == 0 {
-                break true;
+    /// A sign of life: how often each thread has come round, what was counted, and which origins of the generation in force are
+    /// set aside. `failures` are answers for which `failure::speaks_against_us` holds; `wanted` is left empty.
+    pub fn pulse(&self) -> Beat {
+        let Pulse { requests, failures, accepted } = self.shared.metrics.pulse();
+        let (current, now) = (self.current(), Instant::now());
+        let aside = current.sites.iter().flat_map(|site| site.health.set_aside(&site.site.name, now));
+        Beat {
+            threads: self.shared.ticks.iter().map(|ticks| ticks.load(Ordering::Relaxed)).collect(),
+            connections: self.connections() as u64,
+            active: self.shared.active.load(Ordering::Relaxed) as u64,
+            requests,
+            failures,
+            accepted,
+            set_aside: aside.take(MAX_SET_ASIDE).collect(),
+            wanted: Vec::new(),
+        }
+    }
+
+    /// Stops accepting, ends every connection within these limits, and ends the threads; blocks until that is done. The edge
+    /// cannot be used afterwards. Answers whether everything had ended by itself.
+    ///
+    /// Over HTTP/1.1 the next response of a connection is its last; over HTTP/2 every connection gets GOAWAY at once, in
+    /// two steps (RFC 9113 section 6.8). A thread that hangs is given up on a few seconds after the longest limit.
+    pub fn drain(&self, limits: Drain) -> bool {
+        let (done, ended) = std::sync::mpsc::channel();
+        for thread in &self.threads {
+            // Never waits: a thread that has left its queue to fill up hangs.
+            let command = Command::Drain { limits, done: done.clone() };
+            if thread.commands.try_send(command).is_err() {
+                tracing::error!("an edge thread does not take the order to end");
             }
-            let now = Instant::now();
-            if self.shared.active.load(Ordering::Relaxed) > 0 {
-                quiet = now;
-            }
-            if now.duration_since(quiet) >= DRAIN_IDLE {
-                break true;
-            }
-            if now.duration_since(started) >= limit {
-                break false;
-            }
-            std::thread::sleep(DRAIN_LOOK);
-        };
-        for Thread { commands, handle } in self.threads {
-            drop(commands);
-            if handle.join().is_err() {
+        }
+        drop(done);
+        let longest = limits.idle.max(limits.requests).max(limits.tunnels);
+        // Nobody ever sends: this ends when the last thread has dropped its sender.
+        if ended.recv_timeout(longest.saturating_add(DRAIN_MARGIN)) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!("an edge thread hangs and is left behind");
+            return false;
+        }
+        for thread in &self.threads {
+            let handle = lock(&thread.handle).take();
+            if handle.is_some_and(|handle| handle.join().is_err()) {
                 tracing::error!("an edge thread had panicked");
             }
         }
-        finished
+        self.shared.cut.load(Ordering::Relaxed) == 0 && self.connections() == 0
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Hands a command over. The queue is longer than any reload; a thread that does not read it is gone.
 fn send(thread: &Thread, command: Command) {
     if thread.commands.blocking_send(command).is_err() {
-        tracing::error!(thread = thread.handle.thread().name(), "an edge thread is gone");
+        tracing::error!("an edge thread is gone");
     }
 }
 

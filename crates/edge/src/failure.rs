@@ -5,6 +5,19 @@ use snapshot::generation::Compatibility;
 
 use crate::h1::parse::Refusal;
 
+/// Name of `Failure::Loop`.
+const LOOP: &str = "loop_detected";
+
+/// Whether a failure the edge answered could mean that this process is not working as it should: its own fault, or an origin
+/// that could not be asked. Not what any visitor can bring about, such as a bad request or a request in a loop.
+pub fn speaks_against_us(fault: Fault, reason: &str) -> bool {
+    match fault {
+        Fault::Visitor => false,
+        Fault::Edge => reason != LOOP,
+        Fault::Origin => true,
+    }
+}
+
 /// Why the edge answers a request itself instead of passing an origin's answer on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -12,6 +25,12 @@ pub enum Failure {
     Refused(Refusal),
     /// No site has this host.
     UnknownHost,
+    /// No generation could be used; compiled-in defaults are in force.
+    NoConfiguration,
+    /// The site asks for a certificate of the visitor, who cannot show one over plain HTTP.
+    ClientCertificate,
+    /// The site asks for a certificate of the visitor, and this connection was made without.
+    ClientCertificateElsewhere,
     /// The request has been through this Rempart before (RFC 8586).
     Loop,
     /// The body is larger than the site takes.
@@ -64,7 +83,10 @@ impl Failure {
         let (status, cloudflare, fault, reason, retry_after) = match self {
             Self::Refused(Refusal { status, reason }) => (status, status, Visitor, reason, None),
             Self::UnknownHost => (421, 421, Visitor, "unknown_host", None),
-            Self::Loop => (508, 508, Edge, "loop_detected", None),
+            Self::NoConfiguration => (503, 503, Edge, "no_configuration", Some(30)),
+            Self::ClientCertificate => (403, 403, Visitor, "client_certificate_required", None),
+            Self::ClientCertificateElsewhere => (421, 421, Visitor, "client_certificate_required", None),
+            Self::Loop => (508, 508, Edge, LOOP, None),
             Self::BodyTooLarge => (413, 413, Visitor, "body_too_large", None),
             Self::BodyTimeout => (408, 408, Visitor, "request_timeout", None),
             Self::BodyFraming => (400, 400, Visitor, "bad_framing", None),
@@ -90,5 +112,27 @@ impl Failure {
             self,
             Self::Refused(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::BodyFraming | Self::ClientGone
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_visitors_bring_about_does_not_speak_against_the_process() {
+        let refused = Failure::Refused(Refusal { status: 400, reason: "bad_request" });
+        for (failure, expected) in [
+            (refused, false),
+            (Failure::UnknownHost, false),
+            (Failure::BodyTooLarge, false),
+            (Failure::Loop, false),
+            (Failure::Internal, true),
+            (Failure::OriginRefused, true),
+            (Failure::OriginTimeout, true),
+        ] {
+            let Verdict { fault, reason, .. } = failure.verdict(Compatibility::Neutral);
+            assert_eq!(speaks_against_us(fault, reason), expected, "{failure:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use api::process::SetAside;
 use base::time::Timestamp;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -33,6 +34,8 @@ pub struct Generation {
     pub tls: Option<Arc<ServerSettings>>,
     /// The sites' certificates.
     pub certificates: Arc<Certificates>,
+    /// What authorities will look for; the same in every generation.
+    pub challenges: Arc<Challenges>,
 }
 
 /// One site, ready.
@@ -144,7 +147,19 @@ impl Loader {
         }
         let (Ok((certificates, tls)), true) = (loaded, errors.is_empty()) else { return Err(errors) };
         let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Generation { number, snapshot, sites, tls, certificates })
+        let challenges = self.challenges().clone();
+        Ok(Generation { number, snapshot, sites, tls, certificates, challenges })
+    }
+
+    /// Origins that are set aside now, for a process that takes over; at most `health::MAX_SET_ASIDE`.
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        self.health.export(Instant::now())
+    }
+
+    /// Sets aside what the process before had set aside. Only sites and origins of generations loaded here are affected, so
+    /// load first.
+    pub fn import_set_aside(&self, aside: &[SetAside]) {
+        self.health.import(aside, Instant::now());
     }
 
     fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {

@@ -12,6 +12,7 @@ pub mod failure;
 #[cfg(feature = "faults")]
 pub mod fault;
 pub mod forwarded;
+mod gate;
 pub mod generation;
 pub mod h1;
 pub mod h2;
@@ -24,7 +25,7 @@ pub mod probe;
 pub mod rehearsal;
 pub mod telemetry;
 pub mod tls;
-mod trace;
+pub mod trace;
 pub mod trail;
 pub mod upstream;
 mod visitor;

@@ -126,9 +126,14 @@ pub struct RequestHead {
 impl RequestHead {
     /// Whether this is a gRPC call, whose two bodies may be silent for long while the call goes on.
     pub fn is_grpc(&self) -> bool {
-        self.headers.get(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
+        self.headers.get(b"content-type").is_some_and(|kind| kind.starts_with(GRPC))
     }
 }
+
+/// How the media types of gRPC begin: `application/grpc`, `application/grpc+proto`.
+const GRPC: &[u8] = b"application/grpc";
+/// Server-sent events (HTML Living Standard section 9.2).
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// A response head.
 #[derive(Clone, Debug)]
@@ -145,6 +150,15 @@ impl ResponseHead {
     /// A head without fields.
     pub fn new(status: u16) -> Self {
         Self { status, reason: None, headers: HeaderList::default() }
+    }
+
+    /// Whether the body goes on for as long as client and origin like, by what it is: events, or a gRPC call.
+    pub fn is_lasting(&self) -> bool {
+        self.headers.get(b"content-type").is_some_and(|kind| {
+            let begins =
+                |name: &[u8]| kind.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+            begins(GRPC) || begins(EVENT_STREAM)
+        })
     }
 }
 
@@ -312,6 +326,23 @@ mod tests {
         let names: Vec<_> = headers.iter().map(|(name, _)| name.to_vec()).collect();
         assert_eq!(names, [b"Accept".to_vec(), b"aCCept".to_vec()]);
         assert!(!headers.contains(b"X-B"));
+    }
+
+    #[test]
+    fn events_and_grpc_calls_last() {
+        for (kind, expected) in [
+            (&b"text/event-stream"[..], true),
+            (b"Text/Event-Stream; charset=utf-8", true),
+            (b"application/grpc+proto", true),
+            (b"text/html", false),
+            (b"text/event", false),
+            (b"", false),
+        ] {
+            let mut head = ResponseHead::new(200);
+            head.headers.push("Content-Type", kind);
+            assert_eq!(head.is_lasting(), expected, "{}", String::from_utf8_lossy(kind));
+        }
+        assert!(!ResponseHead::new(200).is_lasting());
     }
 
     #[test]

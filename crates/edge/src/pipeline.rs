@@ -13,7 +13,8 @@ use crate::body_limit::LimitedBody;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::forwarded::cloudflare::DEFAULT_PLACE;
-use crate::forwarded::{self, Scheme, Visit};
+use crate::forwarded::{self, Client, Scheme, Visit};
+use crate::gate::{self, Approach, Gate};
 use crate::generation::{Generation, SiteRuntime};
 use crate::h1::parse::Refusal;
 use crate::h1::syntax;
@@ -62,8 +63,8 @@ pub async fn serve(
 ) -> Response {
     connection.requests.set(connection.requests.get() + 1);
     let generation = worker.generation();
-    let Request { head, body, tunnel } = request;
-    let mut trail = Trail::start(worker, connection, Some(&head));
+    let head = &request.head;
+    let mut trail = Trail::start(worker, connection, Some(head));
     #[cfg(feature = "faults")]
     if let Some(answer) = crate::fault::on_request(&generation, connection) {
         return finish_own(answer, false, trail);
@@ -73,16 +74,58 @@ pub async fn serve(
         forwarded::client_of(connection.peer.ip(), &generation.snapshot.trusted_proxies, head.headers.iter());
     trail.note(|event| event.client = client.address);
 
-    let Some(site) = find_site(&generation, &head.authority) else {
-        return fail(Failure::UnknownHost, Some(&head), Compatibility::Neutral, trail);
-    };
-    trail.at_site(&site.site.name, &site.metrics);
-    let compatibility = site.site.compatibility;
-
-    if let Some(answer) = trace::answer(&head, connection, &client, compatibility, &trail) {
+    if let Some(answer) = gate::challenge(head, |token| generation.challenges.http(token)) {
         return finish_own(answer, false, trail);
     }
-    if forwarded::check_loop(head.headers.iter(), &generation.snapshot.via).is_err() {
+    if generation.snapshot.is_defaults {
+        return fail(Failure::NoConfiguration, Some(head), Compatibility::Neutral, trail);
+    }
+    let Some(site) = find_site(&generation, &head.authority) else {
+        return fail(Failure::UnknownHost, Some(head), Compatibility::Neutral, trail);
+    };
+    trail.at_site(&site.site.name, &site.metrics);
+    let approach = Approach::of(connection, &client, &site.site);
+    let call = Call { connection, worker, generation: &generation, site, client: &client, approach };
+    let mut response = serve_site(request, &call, inform, trail).await;
+    gate::tell_hsts(&mut response.head.headers, &site.site, approach.scheme);
+    response
+}
+
+/// A request's surroundings, once its site is known.
+struct Call<'a> {
+    connection: &'a Connection,
+    worker: &'a Rc<Worker>,
+    generation: &'a Generation,
+    site: &'a SiteRuntime,
+    client: &'a Client,
+    approach: Approach,
+}
+
+/// Serves one request whose site is known.
+async fn serve_site(
+    request: Request,
+    call: &Call<'_>,
+    inform: &mut dyn Inform,
+    mut trail: Trail,
+) -> Response {
+    let Request { head, body, tunnel } = request;
+    let Call { connection, worker, generation, site, client, approach } = *call;
+    let snapshot = &generation.snapshot;
+    let compatibility = site.site.compatibility;
+
+    if let Some(answer) = trace::answer(&head, connection, client, compatibility, &trail) {
+        return finish_own(answer, false, trail);
+    }
+    match gate::pass(&head, &site.site, approach, &snapshot.listeners) {
+        Gate::Pass => {}
+        Gate::Redirect(answer) => {
+            let mut response = finish_own(answer, false, trail);
+            identify(&mut response, compatibility);
+            return response;
+        }
+        Gate::Refuse(failure) => return fail(failure, Some(&head), compatibility, trail),
+    }
+    if forwarded::check_loop(head.headers.iter(), &snapshot.via).is_err() {
         return fail(Failure::Loop, Some(&head), compatibility, trail);
     }
     let limit = site.site.limits.body_bytes;
@@ -93,20 +136,20 @@ pub async fn serve(
     }
     let (body, body_failure) = limit_body(body, tunnel, &head, site, &mut trail);
     let visit = Visit {
-        client: &client,
+        client,
         peer: canonical(connection.peer.ip()),
         scheme: if connection.tls.is_some() { Scheme::Https } else { Scheme::Http },
         host: head.authority.as_bytes(),
     };
     let rehearsal = connection.listener.rehearsal;
-    let via = &generation.snapshot.via;
+    let via = &snapshot.via;
     let delivery = Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via, rehearsal };
-    let mut relay = RelayInterim { inner: inform, via: &generation.snapshot.via };
+    let mut relay = RelayInterim { inner: inform, via };
     match deliver::deliver(delivery, &mut trail, &mut relay).await {
         Ok(answer) => {
             trail.origin_answered();
             let mut response = Response { head: answer.head, body: answer.body, close: false, trail };
-            finish_origin(&mut response, answer.protocol, &generation, compatibility);
+            finish_origin(&mut response, answer.protocol, generation, compatibility);
             response
         }
         Err(failure) => {

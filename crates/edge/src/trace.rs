@@ -3,6 +3,7 @@
 //! Sites with Cloudflare compatibility answer `/cdn-cgi/trace` the same way. It shows a visitor only to himself.
 
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 
 use http::Method;
 use snapshot::generation::Compatibility;
@@ -12,6 +13,15 @@ use crate::forwarded::Client;
 use crate::message::{RequestHead, ResponseHead};
 use crate::pipeline::Own;
 use crate::trail::Trail;
+
+/// Names this process among those that may serve side by side.
+static INSTANCE: OnceLock<String> = OnceLock::new();
+
+/// Names this process in every trace from now on, as `instance=..`; once named, it keeps its name.
+pub fn set_instance(name: String) {
+    // A second name is one too many; the first is what others have been told.
+    crate::ignore(INSTANCE.set(name));
+}
 
 /// Answers when the request is for the trace.
 pub fn answer(
@@ -55,6 +65,9 @@ pub fn answer(
         line("h2_window_update", &preface.window_update.unwrap_or_default().to_string());
         line("h2_priorities", &preface.priorities.len().to_string());
         line("h2_pseudo_order", &preface.pseudo_order);
+    }
+    if let Some(instance) = INSTANCE.get() {
+        line("instance", instance);
     }
     line("connection_requests", &connection.requests.get().to_string());
     let mut answer = ResponseHead::new(200);

@@ -23,7 +23,7 @@ const MAX_NAME: usize = 255;
 /// Longest target kept, in bytes.
 const MAX_TARGET: usize = 2048;
 
-/// The trail of one request. Dropped without `finish`, it tells that the client left.
+/// The trail of one request. Dropped without `finish`, it tells that the client left, or that its time was over.
 pub struct Trail {
     worker: Rc<Worker>,
     started: Instant,
@@ -156,7 +156,8 @@ impl Trail {
 
 impl Drop for Trail {
     fn drop(&mut self) {
-        self.finish(Completion::ClientGone, 0);
+        let cut = self.worker.is_cutting();
+        self.finish(if cut { Completion::TimedOut } else { Completion::ClientGone }, 0);
     }
 }
 

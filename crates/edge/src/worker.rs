@@ -2,11 +2,11 @@
 //! except counters and the generation in force.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -15,23 +15,30 @@ use base::event::RequestEvent;
 use base::id::RequestId;
 use base::random::Random;
 use base::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use snapshot::generation::Drain;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::accept;
-use crate::connection::ListenerState;
+use crate::connection::{Ending, Wakers};
+use crate::failure;
 use crate::generation::Generation;
 use crate::telemetry::access_log::LogHandle;
 use crate::telemetry::metrics::{Metrics, OpenConnection, Shard, SiteMetrics};
 use crate::upstream::pool::Pools;
 use crate::upstream::resolve::{ResolveConfig, ResolveCounters, Resolver};
 
-/// How often buffered log lines are handed on when traffic is too thin to fill a buffer.
-const LOG_FLUSH: Duration = Duration::from_millis(250);
+mod listeners;
+
+/// How often a thread shows that it comes round.
+const TICK: Duration = Duration::from_millis(125);
+/// After how many ticks buffered log lines are handed on when traffic is too thin to fill a buffer.
+const LOG_FLUSH_TICKS: u64 = 2;
 /// How often idle origin connections are looked through.
 const POOL_SWEEP: Duration = Duration::from_secs(1);
 /// Idle origin connections are closed after this at the latest, even those of origins no generation has any more.
 const POOL_MAX_IDLE: Duration = Duration::from_secs(120);
+/// What a connection that was cut off may still take: its client is given a moment to read (`io::Linger`).
+pub const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What the process tells an edge thread.
 pub enum Command {
@@ -55,16 +62,31 @@ pub enum Command {
         /// Which.
         tls: bool,
     },
-    /// Stop accepting there, serve what has connected; answer once the socket is closed.
+    /// Stop accepting there and keep every connection; the listener may come back.
+    Pause {
+        /// The listener.
+        id: u64,
+        /// Told, or dropped, when done.
+        done: Done,
+    },
+    /// The listener is removed: stop accepting there, and end its connections once they have nothing to do.
     Unlisten {
         /// The listener.
         id: u64,
-        /// Told when done.
-        done: std::sync::mpsc::Sender<()>,
+        /// Told, or dropped, when done.
+        done: Done,
     },
-    /// Stop accepting anywhere, and end each connection after its next response.
-    Drain,
+    /// Stop accepting anywhere, end every connection within these limits, then the thread.
+    Drain {
+        /// How long that may take.
+        limits: Drain,
+        /// Dropped when the thread has ended.
+        done: Done,
+    },
 }
+
+/// Tells whoever gave a command that it has been done, by being dropped.
+pub type Done = std::sync::mpsc::Sender<()>;
 
 /// What all edge threads share.
 pub struct Shared {
@@ -78,6 +100,10 @@ pub struct Shared {
     pub active: AtomicUsize,
     /// How often origin names were looked up, and with what success.
     pub lookups: Arc<ResolveCounters>,
+    /// How often each thread has come round.
+    pub ticks: Box<[AtomicU64]>,
+    /// Exchanges cut off because the process ends.
+    pub cut: AtomicUsize,
 }
 
 /// One edge thread.
@@ -96,6 +122,13 @@ pub struct Worker {
     connections: Cell<usize>,
     next_connection: Cell<u64>,
     scratch: RefCell<Vec<u8>>,
+    wakers: RefCell<Wakers>,
+    /// Set once the process ends; every `ListenerState` of this thread looks here.
+    ending: Rc<Cell<Option<Ending>>>,
+    /// Told when the last connection of an ending thread has gone.
+    empty: Notify,
+    /// An exchange is being dropped because its time is over.
+    cutting: Cell<bool>,
 }
 
 /// The generation in force, cached: taking it costs no shared counter.
@@ -175,6 +208,11 @@ impl Worker {
     /// A request has ended: count it and log it.
     pub fn request_ended(&self, site: Option<&SiteMetrics>, event: &RequestEvent) {
         self.shared.active.fetch_sub(1, Ordering::Relaxed);
+        self.shard.request_finished(
+            event
+                .fault
+                .is_some_and(|fault| failure::speaks_against_us(fault, event.reason.unwrap_or_default())),
+        );
         site.unwrap_or(self.shared.metrics.unmatched()).finish(self.thread(), event);
         self.log.borrow_mut().record(event);
     }
@@ -188,6 +226,7 @@ impl Worker {
     pub fn admit(self: &Rc<Self>) -> Option<Admission> {
         let limit = self.generation().snapshot.limits.connections;
         if self.connections.get() >= limit {
+            self.shard.connection_refused();
             return None;
         }
         self.connections.set(self.connections.get() + 1);
@@ -196,8 +235,37 @@ impl Worker {
         Some(Admission {
             worker: self.clone(),
             id: self.next_connection.get(),
+            place: None,
             _open: self.shard.connection_opened(),
         })
+    }
+
+    /// Drops an exchange whose time is over, so that it is logged as that and not as a client that left.
+    pub fn cut<T>(&self, exchange: T) {
+        self.count_cut();
+        self.cutting.set(true);
+        drop(exchange);
+        self.cutting.set(false);
+    }
+
+    /// Counts an exchange that was cut off because the process ends.
+    pub fn count_cut(&self) {
+        self.shared.cut.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether what is being dropped at this moment was cut off.
+    pub fn is_cutting(&self) -> bool {
+        self.cutting.get()
+    }
+
+    /// Waits until no connection is left, or until `limit`; answers how many are.
+    async fn empty_until(&self, limit: Instant) -> usize {
+        while self.connections.get() > 0 {
+            if tokio::time::timeout_at(limit, self.empty.notified()).await.is_err() {
+                break;
+            }
+        }
+        self.connections.get()
     }
 }
 
@@ -206,24 +274,35 @@ pub struct Admission {
     worker: Rc<Worker>,
     /// Number of the connection on this thread.
     pub id: u64,
+    /// Where its task can be woken.
+    place: Option<u32>,
     _open: OpenConnection,
+}
+
+impl Admission {
+    /// To be called first in the connection's task, and with the task's own waker: it is woken when it is to end.
+    pub fn wake_with(&mut self, waker: &Waker) {
+        if self.place.is_none() {
+            self.place = Some(self.worker.wakers.borrow_mut().insert(waker.clone()));
+        }
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.worker.connections.set(self.worker.connections.get().saturating_sub(1));
-        self.worker.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        let worker = &self.worker;
+        if let Some(place) = self.place {
+            worker.wakers.borrow_mut().remove(place);
+        }
+        worker.connections.set(worker.connections.get().saturating_sub(1));
+        worker.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if worker.connections.get() == 0 && worker.ending.get().is_some() {
+            worker.empty.notify_one();
+        }
     }
 }
 
-/// One listener of this thread.
-struct Accepting {
-    state: Rc<ListenerState>,
-    /// Ends the accept loop; the loop answers when its socket is closed.
-    stop: Option<oneshot::Sender<Option<std::sync::mpsc::Sender<()>>>>,
-}
-
-/// The body of an edge thread: runs until the command channel closes.
+/// The body of an edge thread: runs until it is drained, or until the command channel closes.
 pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, commands: mpsc::Receiver<Command>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -235,7 +314,7 @@ pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, command
             return;
         }
     };
-    runtime.block_on(async move {
+    let done = runtime.block_on(async move {
         let mut cache = Cache::new(shared.current.clone());
         let held = Rc::new(cache.load().clone());
         let worker = Rc::new(Worker {
@@ -249,73 +328,37 @@ pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, command
             connections: Cell::new(0),
             next_connection: Cell::new(0),
             scratch: RefCell::default(),
+            wakers: RefCell::default(),
+            ending: Rc::default(),
+            empty: Notify::new(),
+            cutting: Cell::new(false),
         });
-        let house = tokio::task::spawn_local(keep_house(worker.clone()));
-        obey(worker.clone(), commands).await;
+        let house = tokio::task::spawn_local(keep_house(worker.clone(), index));
+        let done = listeners::obey(worker.clone(), commands).await;
         house.abort();
         worker.log.borrow_mut().flush();
+        done
     });
+    // What is left of connections goes with the runtime, and only then has the thread ended.
+    drop(runtime);
+    drop(done);
 }
 
-async fn keep_house(worker: Rc<Worker>) {
-    let mut ticks = tokio::time::interval(LOG_FLUSH);
+async fn keep_house(worker: Rc<Worker>, index: usize) {
+    let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept = Instant::now();
-    loop {
+    for count in 1u64.. {
         let now = ticks.tick().await;
-        worker.log.borrow_mut().flush();
+        if let Some(ticks) = worker.shared.ticks.get(index) {
+            ticks.store(count, Ordering::Relaxed);
+        }
+        if count % LOG_FLUSH_TICKS == 0 {
+            worker.log.borrow_mut().flush();
+        }
         if now.duration_since(swept) >= POOL_SWEEP {
             swept = now;
             worker.pools.sweep(POOL_MAX_IDLE, now);
         }
-    }
-}
-
-async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
-    // A thread may hold several sockets of one listener.
-    let mut listeners: HashMap<u64, Vec<Accepting>> = HashMap::new();
-    while let Some(command) = commands.recv().await {
-        match command {
-            Command::Listen { id, configured, socket, tls, rehearsal } => {
-                match tokio::net::TcpListener::from_std(socket) {
-                    Ok(listener) => {
-                        let state = Rc::new(ListenerState {
-                            configured,
-                            tls: Cell::new(tls),
-                            draining: Cell::new(false),
-                            rehearsal,
-                        });
-                        let (stop, stopped) = oneshot::channel();
-                        tokio::task::spawn_local(accept::run(
-                            listener,
-                            state.clone(),
-                            worker.clone(),
-                            stopped,
-                        ));
-                        listeners.entry(id).or_default().push(Accepting { state, stop: Some(stop) });
-                    }
-                    Err(error) => tracing::error!(%configured, %error, "a listener could not be taken over"),
-                }
-            }
-            Command::SetTls { id, tls } => {
-                listeners.get(&id).into_iter().flatten().for_each(|listener| listener.state.tls.set(tls));
-            }
-            Command::Unlisten { id, done } => {
-                for listener in listeners.remove(&id).into_iter().flatten() {
-                    end(listener, Some(done.clone()));
-                }
-            }
-            Command::Drain => {
-                listeners.drain().flat_map(|(_, held)| held).for_each(|listener| end(listener, None))
-            }
-        }
-    }
-}
-
-fn end(mut listener: Accepting, done: Option<std::sync::mpsc::Sender<()>>) {
-    listener.state.draining.set(true);
-    if let Some(stop) = listener.stop.take() {
-        // The loop can only be gone when its socket is closed already.
-        crate::ignore(stop.send(done).map_err(drop));
     }
 }

@@ -407,7 +407,7 @@ fn identity(input: Input<'_>, desired: &Desired, sites: &[Arc<Site>]) -> Content
     for site in sites {
         if let Certificate::Acme { demanded, .. } = &site.certificate {
             for (name, bytes) in demanded {
-                add(name.as_bytes());
+                add(format!("{ISSUED}{name}").as_bytes());
                 add(bytes);
             }
         }

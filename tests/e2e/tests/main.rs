@@ -7,6 +7,7 @@ mod browser;
 mod certificates;
 mod certificates_acme;
 mod differential;
+mod encryption;
 mod footprint;
 mod handover;
 mod identity;

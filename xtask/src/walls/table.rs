@@ -40,6 +40,7 @@ pub const WALLS: &[Wall] = &[
     },
     Wall { name: "analytics", under: "crates", may_use: &["base", "api", "snapshot"], pure: false },
     Wall { name: "watch", under: "crates", may_use: &["base", "api"], pure: false },
+    Wall { name: "acme", under: "crates", may_use: &["base", "api"], pure: false },
     Wall {
         name: "app",
         under: "crates",
@@ -59,6 +60,7 @@ pub const WALLS: &[Wall] = &[
             "control",
             "analytics",
             "watch",
+            "acme",
         ],
         pure: false,
     },
@@ -113,7 +115,9 @@ pub struct Foreign {
 
 /// Protocol libraries and their homes.
 pub const FOREIGN: &[Foreign] = &[
+    Foreign { path: "aws_lc_rs", homes: &["crates/edge/src/tls/"] },
     Foreign { path: "h2", homes: &["crates/edge/src/h2/"] },
+    Foreign { path: "instant_acme", homes: &["crates/acme/"] },
     Foreign { path: "hickory_resolver", homes: &["crates/edge/src/upstream/resolve.rs"] },
     Foreign {
         path: "rustls",
@@ -124,13 +128,21 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/edge/src/upstream/transport.rs",
             // Whether a key belongs to its certificate, computed without any connection.
             "crates/snapshot/src/compile/certificate.rs",
+            // How the keeper of certificates speaks to authorities, and what its tests answer challenges with.
+            "crates/acme/src/http.rs",
+            "crates/acme/tests/",
         ],
     },
     Foreign {
         path: "tokio_rustls",
-        homes: &["crates/edge/src/tls/", "crates/edge/src/io.rs", "crates/edge/src/upstream/transport.rs"],
+        homes: &[
+            "crates/edge/src/tls/",
+            "crates/edge/src/io.rs",
+            "crates/edge/src/upstream/transport.rs",
+            "crates/acme/tests/",
+        ],
     },
-    Foreign { path: "rcgen", homes: &["crates/edge/src/tls/", "crates/snapshot/tests/"] },
+    Foreign { path: "rcgen", homes: &["crates/edge/src/tls/", "crates/snapshot/tests/", "crates/acme/"] },
 ];
 
 /// Lines a Rust file may have.

@@ -97,8 +97,11 @@ struct EdgeProcess {
     seed: u64,
     parts: Mutex<Parts>,
     /// What signs of life are made of; never locked for longer than it takes to copy them.
-    living: Mutex<(Option<Arc<Edge>>, Option<Arc<Channel>>)>,
+    living: Mutex<Living>,
 }
+
+/// What signs of life are about, and whom they are given to.
+type Living = (Option<Arc<Edge>>, Option<Arc<Channel>>);
 
 /// What changes. Locked for one order at a time.
 #[derive(Default)]
@@ -123,7 +126,7 @@ impl EdgeProcess {
         let counts = Arc::new(LogCounts::default());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let metrics = Arc::new(Metrics::new(cores, counts));
-        crate::shim::set_instance(instance.clone());
+        edge::trace::set_instance(instance.clone());
         Ok(Self {
             instance,
             builder: Builder::new(metrics.clone(), Some(state::authority(&settings.state)))?,
@@ -150,7 +153,7 @@ impl EdgeProcess {
         self.lock_living().1 = Some(channel);
     }
 
-    fn lock_living(&self) -> MutexGuard<'_, (Option<Arc<Edge>>, Option<Arc<Channel>>)> {
+    fn lock_living(&self) -> MutexGuard<'_, Living> {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -264,7 +267,7 @@ impl EdgeProcess {
             package,
             places,
         })
-        .map_err(|error| problem(error))?;
+        .map_err(problem)?;
         Ok((loaded, copy.into()))
     }
 
@@ -392,7 +395,7 @@ impl EdgeProcess {
         }
         // Copies of listeners that go are closed before the edge closes its own, which takes what is in the backlog.
         parts.listeners = held;
-        //SHIM self.builder.loader.import_set_aside(&order.set_aside);
+        self.builder.loader.import_set_aside(&order.set_aside);
         if let Reply::Refused { diagnostics } = self.set_challenges(&order.challenges) {
             tracing::warn!(?diagnostics, "pending challenges were not taken over");
         }
@@ -488,7 +491,7 @@ impl EdgeProcess {
         let (edge, log, limits) = (parts.edge.take(), parts.access_log.take(), parts.drain.take());
         drop(parts);
         if let Some(edge) = edge
-            && !crate::shim::drain(edge, limits.unwrap_or_default())
+            && !edge.drain(limits.unwrap_or_default())
         {
             tracing::warn!("some requests were still running at the end of the drain time");
         }
@@ -563,7 +566,7 @@ fn give_signs_of_life(process: Arc<EdgeProcess>) -> anyhow::Result<()> {
             std::thread::sleep(BEAT);
             let (edge, channel) = process.lock_living().clone();
             let Some(channel) = channel else { continue };
-            let mut beat = edge.map(|edge| crate::shim::pulse(&edge)).unwrap_or_default();
+            let mut beat = edge.map(|edge| edge.pulse()).unwrap_or_default();
             beat.wanted = process.builder.loader.wanted().take();
             // Who no longer listens is noticed where orders are read.
             if let Err(error) = channel.send(&Word::Beat(beat), &[]) {

@@ -341,7 +341,7 @@ impl Child {
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let span = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
         // Whatever came of waiting, the next line tells.
-        drop(rustix::event::poll(&mut fds, Some(&span)));
+        crate::ignore(rustix::event::poll(&mut fds, Some(&span)));
         self.ended()
     }
 
@@ -425,8 +425,8 @@ fn process(pid: u32) -> io::Result<Pid> {
 /// Ends a process that never said who it is.
 fn end_unmet(pid: u32) {
     if let Ok(pid) = process(pid) {
-        drop(rustix::process::kill_process(pid, Signal::KILL));
-        drop(rustix::process::waitpid(Some(pid), WaitOptions::empty()));
+        crate::ignore(rustix::process::kill_process(pid, Signal::KILL));
+        crate::ignore(rustix::process::waitpid(Some(pid), WaitOptions::empty()));
     }
 }
 
@@ -483,7 +483,7 @@ pub fn all() -> Vec<Pid> {
 pub fn end_all() {
     for pid in all() {
         // Gone already is as good.
-        drop(rustix::process::kill_process(pid, Signal::KILL));
+        crate::ignore(rustix::process::kill_process(pid, Signal::KILL));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -161,11 +161,6 @@ impl Fleet {
         self.highest = self.highest.max(force.loaded.number);
         self.crashes.clear();
         self.force = force;
-    }
-
-    /// A descriptor of the package in force.
-    pub fn package(&self) -> BorrowedFd<'_> {
-        self.force.package.as_fd()
     }
 
     /// Every process there is, with its role.

@@ -120,15 +120,14 @@ impl Supervisor {
     /// State for `rempart certs`.
     pub fn certificates(&self) -> Result<Vec<CertificateStatus>, String> {
         let mut certificates = self.edge_status()?.certificates;
-        let folder = sources::certificates(self.state.path());
         for certificate in &mut certificates {
-            /*SHIM if certificate.source == CertificateSource::Acme
+            if certificate.source == CertificateSource::Acme
                 && let Some(name) = certificate.names.first()
-                && let Some(kept) = acme::read_status(&folder, name)
+                && let Some(kept) = acme::read_status(self.state.path(), name)
             {
                 certificate.renews = kept.renews;
                 certificate.problem = kept.problem;
-            }*/
+            }
         }
         Ok(certificates)
     }

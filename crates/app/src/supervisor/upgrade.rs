@@ -34,7 +34,7 @@ impl Supervisor {
         let program = match self.program(binary) {
             Ok(program) => program,
             Err(found) => {
-                return UpgradeOutcome { upgraded: false, from, to: None, diagnostics: vec![found] };
+                return UpgradeOutcome { upgraded: false, from, to: None, diagnostics: vec![*found] };
             }
         };
         let mut to = None;
@@ -65,10 +65,9 @@ impl Supervisor {
         self.post(Event::BecomeNew);
     }
 
-    fn program(&self, binary: Option<PathBuf>) -> Result<PathBuf, Diagnostic> {
-        let problem = |message: String, hint: &str| Diagnostic {
-            hint: Some(hint.to_owned()),
-            ..finding("no-binary", message)
+    fn program(&self, binary: Option<PathBuf>) -> Result<PathBuf, Box<Diagnostic>> {
+        let problem = |message: String, hint: &str| {
+            Box::new(Diagnostic { hint: Some(hint.to_owned()), ..finding("no-binary", message) })
         };
         if matches!(self.origin, Origin::Text { source: GenerationSource::Demo, .. }) {
             return Err(problem("the demo is not upgraded".to_owned(), "stop it and start the new binary"));

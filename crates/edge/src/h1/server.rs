@@ -1,7 +1,8 @@
 //! The HTTP/1.1 server side of one connection: head, request, response, and again (RFC 9112 section 9).
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use super::body::{Decoded, Decoder};
 use super::encode::{self, BodyFraming, SendBody, SendError};
 use super::parse::{self, Framing, HeadEnd, HeadLimits, ParsedRequest, Refusal};
-use crate::connection::Connection;
+use crate::connection::{Connection, Cutoff, Ending};
 use crate::io::{BODY_READ, HEAD_READ, Idle, Io, Linger, ReadBuffer, Timer, WriteBuffer};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 use crate::pipeline::{self, Inform, Request, Response};
@@ -60,7 +61,7 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
     loop {
         let limits = worker.generation().snapshot.limits;
         let mut wait = HeadWait::new(&limits);
-        let next = poll_fn(|cx| wait.poll(cx, &link, &mut input, &mut timer)).await;
+        let next = poll_fn(|cx| wait.poll(cx, &link, &mut input, &mut timer, &connection)).await;
         let again = match next {
             Next::Closed => return,
             Next::Refused(refusal) => {
@@ -107,6 +108,7 @@ impl<'a> HeadWait<'a> {
         link: &Link,
         input: &mut ReadBuffer,
         timer: &mut Timer,
+        connection: &Connection,
     ) -> Poll<Next> {
         loop {
             while input.bytes().starts_with(b"\r\n") && self.empty_lines < LEADING_EMPTY_LINES {
@@ -130,8 +132,12 @@ impl<'a> HeadWait<'a> {
                 Poll::Pending => break,
             }
         }
-        let limit = if self.begun { self.limits.header } else { self.limits.keep_alive };
-        if timer.poll(cx, self.since + limit).is_pending() {
+        let deadline = if self.begun {
+            self.since + self.limits.header
+        } else {
+            Ending::idle_until(connection.listener.ending(), self.since + self.limits.keep_alive)
+        };
+        if timer.poll(cx, deadline).is_pending() {
             return Poll::Pending;
         }
         Poll::Ready(if self.begun {
@@ -213,7 +219,8 @@ async fn exchange(
     let mut inform = Informer { link, muted: http10 };
     let request = Request { head, body, tunnel };
     // Boxed, so that an idle connection does not carry the memory of a whole request.
-    let response = Box::pin(pipeline::serve(request, connection, worker, &mut inform)).await;
+    let serving = Box::pin(pipeline::serve(request, connection, worker, &mut inform));
+    let Some(response) = until_cutoff(serving, connection, worker).await else { return Again::No };
 
     let upgraded = tunnel && response.head.status == 101;
     let keep = keep_alive && !upgraded && !response.close && !connection.is_draining();
@@ -223,9 +230,8 @@ async fn exchange(
             link.parked.set(Some(inbound));
             done
         });
-    let sent =
-        send_response(response, link, Reply { to_head, http10, keep: keep && body_read, upgraded }, limits)
-            .await;
+    let reply = Reply { to_head, http10, keep: keep && body_read, upgraded };
+    let sent = send_response(response, link, reply, connection, worker, limits).await;
 
     let Some(Inbound { input, decoder, .. }) = link.parked.take() else { return Again::No };
     match sent {
@@ -233,6 +239,24 @@ async fn exchange(
         Sent::Reusable | Sent::Close => Again::Linger(input),
         Sent::Broken => Again::No,
     }
+}
+
+/// Serves a request unless its connection is ending and the time for requests is over.
+async fn until_cutoff(
+    mut serving: Pin<Box<impl Future<Output = Response>>>,
+    connection: &Connection,
+    worker: &Worker,
+) -> Option<Response> {
+    let mut cutoff = Cutoff::default();
+    let response = poll_fn(|cx| match serving.as_mut().poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Pending => cutoff.poll(cx, &connection.listener, || false).map(|()| None),
+    })
+    .await;
+    if response.is_none() {
+        worker.cut(serving);
+    }
+    response
 }
 
 /// What the response must look like on this connection.
@@ -250,7 +274,14 @@ enum Sent {
 }
 
 /// Writes head and body, and tells the trail how it ended.
-async fn send_response(response: Response, link: &Rc<Link>, reply: Reply, limits: &ConnectionLimits) -> Sent {
+async fn send_response(
+    response: Response,
+    link: &Rc<Link>,
+    reply: Reply,
+    connection: &Connection,
+    worker: &Worker,
+    limits: &ConnectionLimits,
+) -> Sent {
     let Response { head, mut body, mut trail, .. } = response;
     let bodiless = reply.to_head || matches!(head.status, 204 | 304);
     let framing = match body.length() {
@@ -270,7 +301,7 @@ async fn send_response(response: Response, link: &Rc<Link>, reply: Reply, limits
     encode::response_head(link.out.borrow_mut().tail(), &head, framing, option);
 
     let mut send = SendBody::new(framing);
-    let mut idle = Idle::default();
+    let (mut idle, mut cutoff) = (Idle::default(), Cutoff::default());
     let mut last = (0, 0);
     let outcome = poll_fn(|cx| {
         let mut out = link.out.borrow_mut();
@@ -285,6 +316,11 @@ async fn send_response(response: Response, link: &Rc<Link>, reply: Reply, limits
                 if now != last || !send.is_blocked(&out) {
                     idle.progress();
                     last = now;
+                }
+                let lasting = || reply.upgraded || head.is_lasting();
+                if cutoff.poll(cx, &connection.listener, lasting).is_ready() {
+                    worker.count_cut();
+                    return Poll::Ready(Completion::TimedOut);
                 }
                 if !send.is_blocked(&out) {
                     return Poll::Pending;
@@ -304,7 +340,7 @@ async fn send_response(response: Response, link: &Rc<Link>, reply: Reply, limits
     }
     if reply.upgraded && outcome == Completion::Complete {
         // The client learns of the origin's end; whether it hears us is its own business.
-        crate::ignore(poll_fn(|cx| std::pin::Pin::new(&mut *link.io.borrow_mut()).poll_shutdown(cx)).await);
+        crate::ignore(poll_fn(|cx| Pin::new(&mut *link.io.borrow_mut()).poll_shutdown(cx)).await);
     }
     // The body gives the reading side back when it goes.
     drop(body);
@@ -326,7 +362,7 @@ async fn refuse(
     let response = pipeline::refuse(refusal, connection, worker);
     let reply = Reply { to_head: false, http10: false, keep: false, upgraded: false };
     // Closed either way.
-    crate::ignore(send_response(response, link, reply, limits).await);
+    crate::ignore(send_response(response, link, reply, connection, worker, limits).await);
 }
 
 /// Ends our side and reads on for a moment: a close with unread bytes would reset the answer away.

@@ -22,7 +22,7 @@ use super::body::{ReceiveBody, SendBody, SendError};
 use super::coalesce::Coalesce;
 use super::convert;
 use super::preface::PrefaceReader;
-use crate::connection::Connection;
+use crate::connection::{Connection, Cutoff, Ending};
 use crate::io::{Idle, Io, Linger, Timer};
 use crate::message::{Body, BodyError, BodyLength, ResponseHead};
 use crate::pipeline::{self, Inform, Request, Response};
@@ -34,7 +34,7 @@ const STREAM_WINDOW: u32 = 512 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a response held per stream on top of what the peer's window allows.
 const SEND_BUFFER: usize = 128 * 1024;
-/// How long a draining connection waits for streams the client had already begun (RFC 9113 section 6.8).
+/// How long a connection that was idle for too long waits for streams the client had already begun (RFC 9113 section 6.8).
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 
 type Streams = FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>>;
@@ -62,7 +62,9 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
         }
         match outcome {
             Poll::Ready(opened) => Poll::Ready(opened.ok()),
-            Poll::Pending => timer.poll(cx, deadline).map(|()| None),
+            Poll::Pending => {
+                timer.poll(cx, Ending::idle_until(connection.listener.ending(), deadline)).map(|()| None)
+            }
         }
     })
     .await;
@@ -80,6 +82,7 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
             written: 0,
             quiet_since: Instant::now(),
             going_away: None,
+            ending: None,
             accepting: true,
         };
         poll_fn(|cx| driver.poll(cx)).await;
@@ -103,16 +106,19 @@ struct Driver {
     write_idle: Idle,
     written: usize,
     quiet_since: Instant,
+    /// Since when it says goodbye because it was idle for too long.
     going_away: Option<Instant>,
+    /// How it is to end, as far as it has heard.
+    ending: Option<Ending>,
     accepting: bool,
 }
 
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.connection.is_draining() && self.going_away.is_none() {
-                self.going_away = Some(Instant::now());
-                self.h2.graceful_shutdown();
+            let ending = self.connection.listener.ending();
+            if ending != self.ending {
+                self.begin_ending(ending);
             }
             self.poll_accept(cx);
             let mut moved = false;
@@ -137,6 +143,14 @@ impl Driver {
             return Poll::Ready(());
         }
         self.poll_timeouts(cx)
+    }
+
+    /// Says goodbye in two steps (RFC 9113 section 6.8): no new streams, please; and, once the client has heard that, which
+    /// ones are served. Then every stream is polled once, so that it learns how long it has.
+    fn begin_ending(&mut self, ending: Option<Ending>) {
+        (self.ending, self.quiet_since) = (ending, Instant::now());
+        self.h2.graceful_shutdown();
+        self.streams = std::mem::take(&mut self.streams).into_iter().collect();
     }
 
     /// Takes new requests, and lets `h2` read, answer and write its frames. True when there was a request.
@@ -180,14 +194,12 @@ impl Driver {
             self.quiet_since = Instant::now();
             return Poll::Pending;
         }
-        let deadline = match self.going_away {
-            Some(since) => (self.quiet_since + self.limits.keep_alive).min(since + GOAWAY_GRACE),
-            None => self.quiet_since + self.limits.keep_alive,
-        };
-        if self.timer.poll(cx, deadline).is_pending() {
+        let deadline = self.quiet_since + self.limits.keep_alive;
+        let deadline = self.going_away.map_or(deadline, |since| deadline.min(since + GOAWAY_GRACE));
+        if self.timer.poll(cx, Ending::idle_until(self.ending, deadline)).is_pending() {
             return Poll::Pending;
         }
-        if self.going_away.is_some() {
+        if self.going_away.is_some() || self.ending.is_some() {
             return Poll::Ready(());
         }
         // Idle for too long: say goodbye first, so that a request already under way is not lost.
@@ -231,25 +243,42 @@ async fn serve_stream(
             }
         }
     };
-    send_response(response, &respond, to_head, &limits).await;
+    send_response(response, &respond, to_head, &connection, &worker, &limits).await;
 }
 
-/// Serves a request unless its client resets the stream first.
+/// Serves a request unless its client resets the stream first, or its connection is ending and the time is over.
 async fn serve(
     request: Request,
     connection: &Rc<Connection>,
     worker: &Rc<Worker>,
     respond: &Respond,
 ) -> Option<Response> {
-    let mut inform = Informer(respond);
+    let lasting = request.head.method == http::Method::POST && request.head.is_grpc();
+    let (mut inform, mut cutoff) = (Informer(respond), Cutoff::default());
     let mut serving = Box::pin(pipeline::serve(request, connection, worker, &mut inform));
-    poll_fn(|cx| {
+    let served = poll_fn(|cx| {
         if let Poll::Ready(response) = serving.as_mut().poll(cx) {
-            return Poll::Ready(Some(response));
+            return Poll::Ready(Ok(response));
         }
-        respond.borrow_mut().poll_reset(cx).map(|_| None)
+        if respond.borrow_mut().poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Gone::Reset));
+        }
+        cutoff.poll(cx, &connection.listener, || lasting).map(|()| Err(Gone::Late))
     })
-    .await
+    .await;
+    if let Err(Gone::Late) = served {
+        respond.borrow_mut().send_reset(Reason::CANCEL);
+        worker.cut(serving);
+    }
+    served.ok()
+}
+
+/// Why a request gets no response.
+enum Gone {
+    /// Its client has reset the stream.
+    Reset,
+    /// The connection is ending, and the time for requests is over.
+    Late,
 }
 
 /// Sends interim responses on a stream.
@@ -264,7 +293,14 @@ impl Inform for Informer<'_> {
 }
 
 /// Sends head and body, and tells the trail how it ended.
-async fn send_response(response: Response, respond: &Respond, to_head: bool, limits: &ConnectionLimits) {
+async fn send_response(
+    response: Response,
+    respond: &Respond,
+    to_head: bool,
+    connection: &Connection,
+    worker: &Worker,
+    limits: &ConnectionLimits,
+) {
     let Response { head, mut body, mut trail, .. } = response;
     let bodiless = to_head || matches!(head.status, 204 | 304);
     let length = body.length();
@@ -278,7 +314,7 @@ async fn send_response(response: Response, respond: &Respond, to_head: bool, lim
         return trail.finish(Completion::Complete, 0);
     }
     let mut send = SendBody::new(stream, announced);
-    let (mut idle, mut last) = (Idle::default(), 0);
+    let (mut idle, mut cutoff, mut last) = (Idle::default(), Cutoff::default(), 0);
     let completion = poll_fn(|cx| match send.poll(cx, &mut body) {
         Poll::Ready(Ok(())) => Poll::Ready(Completion::Complete),
         Poll::Ready(Err(SendError::Sink)) => Poll::Ready(Completion::ClientGone),
@@ -288,6 +324,10 @@ async fn send_response(response: Response, respond: &Respond, to_head: bool, lim
             if send.sent != last || !send.is_blocked() {
                 last = send.sent;
                 idle.progress();
+            }
+            if cutoff.poll(cx, &connection.listener, || head.status == 101 || head.is_lasting()).is_ready() {
+                worker.count_cut();
+                return Poll::Ready(Completion::TimedOut);
             }
             if !send.is_blocked() {
                 return Poll::Pending;

@@ -26,6 +26,7 @@ const REASONS: &[(&str, &[u16])] = &[
     ("target_too_long", &[414]),
     ("expectation_failed", &[417]),
     ("unknown_host", &[421]),
+    ("client_certificate_required", &[403, 421]),
     ("headers_too_large", &[431]),
     ("method_not_supported", &[501]),
     ("transfer_coding_not_supported", &[501]),
@@ -43,6 +44,7 @@ const REASONS: &[(&str, &[u16])] = &[
     ("edge_internal", &[500]),
     ("edge_overloaded", &[503]),
     ("draining", &[503]),
+    ("no_configuration", &[503]),
     ("loop_detected", &[508]),
 ];
 

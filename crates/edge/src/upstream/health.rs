@@ -15,12 +15,16 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use api::process::SetAside;
 use snapshot::generation::PassiveHealth;
 
 /// Origins of one site; `compile` has to refuse more. Any beyond are never chosen.
 pub const MAX_ORIGINS: usize = 64;
 /// Doublings of the ejection time that are counted; 2^16 seconds is beyond any sensible maximum.
 const MAX_LEVEL: u32 = 16;
+
+/// Origins that one process tells another about.
+pub const MAX_SET_ASIDE: usize = 256;
 
 /// What one attempt at an origin came to, as far as its health is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +219,43 @@ impl SiteHealth {
         if panic { (all, 0) } else { (eligible, half_open) }
     }
 
+    /// Origins that are set aside, for a process that takes over; `site` is their site's name. One whose time is over and
+    /// that nobody has tried yet has nothing left to wait.
+    pub fn set_aside(&self, site: &str, now: Instant) -> impl Iterator<Item = SetAside> {
+        let tick = self.tick(now);
+        self.labels.iter().zip(&self.origins).filter_map(move |(label, health)| {
+            let until = health.until.load(Relaxed);
+            (until != 0).then(|| SetAside {
+                site: site.to_owned(),
+                origin: label.to_string(),
+                remaining_ms: until.saturating_sub(tick),
+                times: health.level.load(Relaxed),
+            })
+        })
+    }
+
+    /// Sets an origin aside because another process had. What this process knows itself, its policy and the limit of one half
+    /// come first.
+    fn take_over(&self, aside: &SetAside, now: Instant) {
+        let _held = self.transition.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_aside = |health: &Arc<OriginHealth>| health.until.load(Relaxed) != 0;
+        if self.policy.failures == 0
+            || self.origins.iter().filter(|o| is_aside(o)).count() >= self.most_ejected()
+        {
+            return;
+        }
+        let origins = self.labels.iter().zip(&self.origins);
+        let Some((_, health)) =
+            origins.into_iter().find(|(label, health)| ***label == *aside.origin && !is_aside(health))
+        else {
+            return;
+        };
+        let remaining = aside.remaining_ms.min(ticks(self.policy.max_ejection)).max(1);
+        health.failures.store(self.policy.failures, Relaxed);
+        health.level.store(aside.times.min(MAX_LEVEL), Relaxed);
+        health.until.store(self.tick(now).saturating_add(remaining), Relaxed);
+    }
+
     /// Counts a request in; the guard counts it out, reports for it, and never forgets a probe.
     ///
     /// `None` when `as_probe` is asked for and another thread was quicker, or for an origin that does not exist.
@@ -391,6 +432,30 @@ impl HealthRegistry {
         sites.retain(|_, site| site.strong_count() > 0);
         sites.insert(name.into(), Arc::downgrade(&site));
         site
+    }
+
+    /// Origins that are set aside, by name of their site, for a process that takes over; at most `MAX_SET_ASIDE`.
+    pub fn export(&self, now: Instant) -> Vec<SetAside> {
+        let mut sites: Vec<(Box<str>, Arc<SiteHealth>)> = {
+            let sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+            sites.iter().filter_map(|(name, site)| Some((name.clone(), site.upgrade()?))).collect()
+        };
+        sites.sort_by(|(one, _), (other, _)| one.cmp(other));
+        sites.iter().flat_map(|(name, site)| site.set_aside(name, now)).take(MAX_SET_ASIDE).collect()
+    }
+
+    /// Sets aside what another process had set aside, as far as a loaded generation has such a site and origin. Longer
+    /// times than the site's policy allows are shortened.
+    pub fn import(&self, aside: &[SetAside], now: Instant) {
+        for one in aside.iter().take(MAX_SET_ASIDE) {
+            let site = {
+                let sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+                sites.get(one.site.as_str()).and_then(Weak::upgrade)
+            };
+            if let Some(site) = site {
+                site.take_over(one, now);
+            }
+        }
     }
 }
 

@@ -78,6 +78,8 @@ pub fn all(shop: &Shop, rempart: &Rempart, taken: SocketAddr) -> Vec<Broken> {
     cases.extend(values());
     cases.extend(meaning(rempart, taken));
     cases.extend(certificates());
+    cases.extend(encryption());
+    cases.extend(authorities());
     cases.extend(files());
     cases
 }
@@ -260,6 +262,82 @@ fn certificates() -> Vec<Broken> {
             &["certificate", "folder", "directory"],
         ),
         edit("certificate without a key", "key = \"key.pem\"", "", &["key"]),
+    ]
+}
+
+/// What is asked of visitors, and what they are told.
+fn encryption() -> Vec<Broken> {
+    let pair = "certificate = \"cert.pem\"";
+    vec![
+        append("a list browsers would not take", "[site.tls.hsts]\npreload = true", &["include_subdomains"]),
+        append(
+            "client authorities missing",
+            "[site.tls.client]\nauthorities = \"nobody.pem\"",
+            &["nobody.pem"],
+        ),
+        append("client authorities not named", "[site.tls.client]\nrequired = true", &["authorities"]),
+        edit("unknown policy", pair, format!("policy = \"old\"\n{pair}"), &["intermediate"]),
+        edit("OCSP response missing", pair, format!("ocsp = \"ocsp.der\"\n{pair}"), &["ocsp.der"]),
+        broken("OCSP response that is none", Where::Line, &["ocsp.der"], move |shop| {
+            shop.place.write("ocsp.der", "not a response");
+            let text = shop.good.replacen(pair, &format!("ocsp = \"ocsp.der\"\n{pair}"), 1);
+            shop.place.write("rempart.toml", text);
+        }),
+        broken("a redirect to nowhere", Where::Line, &["no listener has tls"], move |shop| {
+            let text = shop.good.replacen("tls = true", "tls = false", 1);
+            shop.place.write("rempart.toml", text.replacen(pair, &format!("redirect = true\n{pair}"), 1));
+        }),
+        append("a drain without end", "[drain]\nrequests = \"9999d\"", &["9999d", "1d"]),
+        broken("a standby of another kind", Where::Line, &["true or false"], |shop| {
+            shop.place.write("rempart.toml", format!("standby = \"yes\"\n{}", shop.good));
+        }),
+    ]
+}
+
+/// What is wanted of certificate authorities. None of these ever asks one.
+fn authorities() -> Vec<Broken> {
+    const AGREED: &str = "[acme]\nagree_to_terms = true\n";
+    let pair = "certificate = \"cert.pem\"\nkey = \"key.pem\"";
+    let asking = |name, acme: &str, says| {
+        let acme = acme.to_owned();
+        broken(name, Where::Line, says, move |shop: &Shop| {
+            let text = shop.good.replacen(pair, "acme = true", 1);
+            shop.place.write("rempart.toml", format!("{text}{acme}\n"));
+        })
+    };
+    let agreed = |name, more: &str, says| asking(name, &format!("{AGREED}{more}"), says);
+    vec![
+        asking("no consent to terms", "", &["agree_to_terms"]),
+        asking("consent withheld", "[acme]\nagree_to_terms = false", &["agree_to_terms"]),
+        edit("asked for and given", pair, format!("acme = true\n{pair}"), &["acme = true"]),
+        edit(
+            "a file that is a name of an issued one",
+            "\"cert.pem\"",
+            "\"acme:shop.test\"",
+            &["acme:shop.test"],
+        ),
+        agreed("unknown challenge", "challenge = \"dns\"", &["dns-01"]),
+        agreed("dns-01 without a program", "challenge = \"dns-01\"", &["dns_command"]),
+        agreed("everybody on demand", "on_demand = [\"*\"]", &["on_demand"]),
+        agreed("a host on demand that no site has", "on_demand = [\"else.test\"]", &["else.test"]),
+        agreed("contact that is no address", "contact = [\"ops\"]", &["mail"]),
+        agreed("unknown authority", "[[acme.authority]]\ndirectory = \"letsencript\"", &["letsencrypt"]),
+        agreed("authority in the clear", "[[acme.authority]]\ndirectory = \"http://ca.test/\"", &["https"]),
+        agreed(
+            "roots missing",
+            "[[acme.authority]]\ndirectory = \"https://ca.test/\"\nroots = \"roots.pem\"",
+            &["roots.pem"],
+        ),
+        agreed(
+            "half an account binding",
+            "[[acme.authority]]\ndirectory = \"https://ca.test/\"\neab_kid = \"k\"",
+            &["eab_key"],
+        ),
+        broken("a wildcard without dns-01", Where::Line, &["dns-01"], move |shop: &Shop| {
+            let text = shop.good.replacen(pair, "acme = true", 1);
+            let text = text.replacen("hosts = [", "hosts = [\"*.shop.test\", ", 1);
+            shop.place.write("rempart.toml", format!("{text}{AGREED}"));
+        }),
     ]
 }
 

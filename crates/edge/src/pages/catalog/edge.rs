@@ -101,6 +101,29 @@ pub static ENTRIES: &[Entry] = &[
         },
     },
     Entry {
+        reason: "no_configuration",
+        statuses: &[],
+        fault: Edge,
+        en: Words {
+            title: "This website is temporarily unavailable",
+            cause: "Rempart, which stands in front of this website, is running without its configuration and does not know where the website is.",
+            advice: "Nothing is wrong with your request. Try again in a few minutes.",
+            owner: "No configuration could be used, not even an earlier one: rempart status says why, and rempart reload puts a corrected one in force.",
+        },
+        fr: Words {
+            title: "Ce site est momentanément indisponible",
+            cause: "Rempart, qui se trouve devant ce site, fonctionne sans sa configuration et ne sait pas où se trouve le site.",
+            advice: "Votre requête n’est pas en cause. Réessayez dans quelques minutes.",
+            owner: "Aucune configuration n’a pu être utilisée, pas même une ancienne : rempart status en donne la raison, et rempart reload applique celle que vous aurez corrigée.",
+        },
+        de: Words {
+            title: "Diese Website ist vorübergehend nicht erreichbar",
+            cause: "Rempart, das vor dieser Website steht, läuft ohne seine Konfiguration und weiß nicht, wo die Website ist.",
+            advice: "An Ihrer Anfrage liegt es nicht. Versuchen Sie es in einigen Minuten noch einmal.",
+            owner: "Keine Konfiguration war brauchbar, auch keine frühere: rempart status sagt, warum, und rempart reload setzt eine berichtigte in Kraft.",
+        },
+    },
+    Entry {
         reason: "loop_detected",
         statuses: &[508],
         fault: Edge,

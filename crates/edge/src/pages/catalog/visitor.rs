@@ -285,6 +285,29 @@ pub static ENTRIES: &[Entry] = &[
         },
     },
     Entry {
+        reason: "client_certificate_required",
+        statuses: &[],
+        fault: Visitor,
+        en: Words {
+            title: "This website asks for a certificate of yours",
+            cause: "The connection was made without a certificate by which this website knows its visitors.",
+            advice: "Open the website with https, in a new window, and choose your certificate when you are asked for it.",
+            owner: "Visitors need a certificate signed by one of the authorities this site names under tls.client.",
+        },
+        fr: Words {
+            title: "Ce site vous demande un certificat",
+            cause: "La connexion a été établie sans certificat permettant à ce site de reconnaître ses visiteurs.",
+            advice: "Ouvrez le site en https dans une nouvelle fenêtre, puis choisissez votre certificat lorsqu’il vous est demandé.",
+            owner: "Les visiteurs ont besoin d’un certificat signé par l’une des autorités que ce site indique sous tls.client.",
+        },
+        de: Words {
+            title: "Diese Website verlangt ein Zertifikat von Ihnen",
+            cause: "Die Verbindung kam ohne ein Zertifikat zustande, an dem diese Website ihre Besucher erkennt.",
+            advice: "Öffnen Sie die Website mit https in einem neuen Fenster, und wählen Sie Ihr Zertifikat, wenn danach gefragt wird.",
+            owner: "Besucher brauchen ein Zertifikat, das eine der Stellen ausgestellt hat, die diese Site unter tls.client nennt.",
+        },
+    },
+    Entry {
         reason: "headers_too_large",
         statuses: &[431],
         fault: Visitor,

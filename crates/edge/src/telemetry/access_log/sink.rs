@@ -1,7 +1,7 @@
 //! The target of the log as the writer thread sees it: opened, rotated, tidied, and tried again with back-off when it fails.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -63,6 +63,13 @@ struct Output {
     begun: Timestamp,
     /// The last line is incomplete, so the next write begins with a line feed.
     torn: bool,
+}
+
+impl Output {
+    /// Whether the path still names this file; false when it cannot be told.
+    fn is_at(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|there| self.identity.is_some() && identity_of(&there) == self.identity)
+    }
 }
 
 struct BackOff {
@@ -157,32 +164,20 @@ impl Sink {
     }
 
     fn prepare_file(&mut self, path: &Path, bytes: u64, now: Now) -> io::Result<()> {
-        if let Some(Output { identity, begun, .. }) = &self.output {
-            let Some(ours) = *identity else { return Ok(()) };
-            let begun = *begun;
-            match fs::metadata(path) {
-                Ok(there) if identity_of(&there) == Some(ours) => {
-                    if !self.rotation_is_due(there.len(), bytes, begun, now) || !self.rotate(path, now) {
-                        return Ok(());
-                    }
-                }
-                // Moved, replaced or deleted by somebody else, which is how other tools rotate.
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+        if self.output.as_ref().is_some_and(|output| output.identity.is_none()) {
+            return Ok(());
         }
-        self.output = None;
-        let output = open(path, now)?;
-        let length = if output.identity.is_some() { output.file.metadata()?.len() } else { 0 };
-        if output.identity.is_some()
-            && self.rotation_is_due(length, bytes, output.begun, now)
-            && self.rotate(path, now)
-        {
-            self.output = Some(open(path, now)?);
-        } else {
-            self.output = Some(output);
+        // Moved, replaced or deleted by somebody else, which is how other tools and a second process rotate.
+        if self.output.as_ref().is_some_and(|output| !output.is_at(path)) {
+            self.output = None;
         }
+        let output = match self.output.take() {
+            Some(output) => output,
+            None => open(path, now)?,
+        };
+        let due = output.identity.is_some()
+            && self.rotation_is_due(output.file.metadata()?.len(), bytes, output.begun, now);
+        self.output = Some(if due && self.rotate(&output, path, now) { open(path, now)? } else { output });
         Ok(())
     }
 
@@ -192,8 +187,16 @@ impl Sink {
         length > 0 && due && self.no_rotation_before.is_none_or(|instant| now.steady >= instant)
     }
 
-    /// Renames the file; on failure the log goes on in the same file and this is tried again later.
-    fn rotate(&mut self, path: &Path, now: Now) -> bool {
+    /// Renames the file, unless another process does; on failure the log goes on in the same file and this is tried again
+    /// later. Answers whether the path is to be opened anew.
+    fn rotate(&mut self, output: &Output, path: &Path, now: Now) -> bool {
+        // Held until our file is closed. Between the look below and the renaming, nobody else renames.
+        if matches!(output.file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return false;
+        }
+        if !output.is_at(path) {
+            return true;
+        }
         let name = rotated_name(path, now.wall);
         let outcome = match name.symlink_metadata() {
             Ok(_) => Err(io::Error::from(ErrorKind::AlreadyExists)),
@@ -207,6 +210,8 @@ impl Sink {
                 true
             }
             Err(error) => {
+                // For whoever else may be able to; that we hold no lock is no error.
+                crate::ignore(output.file.unlock());
                 self.no_rotation_before = Some(now.steady + LONGEST_BACK_OFF);
                 self.warn_once(Step::Rotate, &error);
                 false

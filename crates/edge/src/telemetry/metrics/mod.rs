@@ -6,7 +6,7 @@ mod render;
 mod site;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -64,6 +64,17 @@ pub struct Totals {
     pub requests: u64,
     /// Client connections open now.
     pub connections: u64,
+}
+
+/// Sums for signs of life, over all edge threads; cheap to take several times a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Requests finished.
+    pub requests: u64,
+    /// Of those, answered by the edge with a failure for which `failure::speaks_against_us` holds.
+    pub failures: u64,
+    /// Connections accepted, without those refused.
+    pub accepted: u64,
 }
 
 impl Metrics {
@@ -144,6 +155,22 @@ impl Metrics {
         for shard in self.all_shards() {
             shard.connections.clear();
             shard.handshakes.clear();
+            [&shard.requests, &shard.failures, &shard.accepted]
+                .iter()
+                .for_each(|count| count.store(0, Relaxed));
+        }
+    }
+
+    /// Sums for signs of life.
+    pub fn pulse(&self) -> Pulse {
+        let shards = lock(&self.shards);
+        let sum = |read: &dyn Fn(&Shard) -> &AtomicU64| {
+            shards.iter().map(|shard| read(shard).load(Relaxed)).fold(0, u64::wrapping_add)
+        };
+        Pulse {
+            requests: sum(&|shard| &shard.requests),
+            failures: sum(&|shard| &shard.failures),
+            accepted: sum(&|shard| &shard.accepted),
         }
     }
 
@@ -201,11 +228,24 @@ pub struct Shard {
     /// By protocol, plain first and TLS second.
     connections: Counters<{ 2 * PROTOCOLS.len() }>,
     handshakes: Counters<{ Handshake::ALL.len() }>,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    accepted: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Shard {
     fn new(index: usize) -> Self {
-        Self { index, open: AtomicI64::new(0), connections: Counters::new(), handshakes: Counters::new() }
+        Self {
+            index,
+            open: AtomicI64::new(0),
+            connections: Counters::new(),
+            handshakes: Counters::new(),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
     }
 
     /// The number of this shard, which `SiteMetrics` takes as `thread`.
@@ -216,7 +256,21 @@ impl Shard {
     /// A client connection has been accepted; it counts as open until the guard is dropped.
     pub fn connection_opened(self: &Arc<Self>) -> OpenConnection {
         self.open.fetch_add(1, Relaxed);
+        self.accepted.fetch_add(1, Relaxed);
         OpenConnection(self.clone())
+    }
+
+    /// A client connection was closed again because the thread had as many as it may have.
+    pub fn connection_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// A request has ended; `failed` as in `Pulse::failures`.
+    pub fn request_finished(&self, failed: bool) {
+        self.requests.fetch_add(1, Relaxed);
+        if failed {
+            self.failures.fetch_add(1, Relaxed);
+        }
     }
 
     /// The protocol of a client connection is known: after ALPN, or with its first bytes.

@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use api::process::Supervision;
 
@@ -122,6 +123,9 @@ fn connections(out: &mut Exposition, metrics: &Metrics) {
     out.sample(&[], metrics.open_connections());
     let shards = metrics.all_shards();
     let sum = |read: &dyn Fn(&Shard) -> u64| shards.iter().map(|shard| read(shard)).sum::<u64>();
+    let help = "Client connections closed at once because a thread had its fill.";
+    out.family("rempart_connections_refused_total", "counter", help);
+    out.sample(&[], sum(&|shard| shard.refused.load(Relaxed)));
     out.family("rempart_connections_total", "counter", "Client connections whose protocol became known.");
     for protocol in PROTOCOLS {
         for (tls, name) in [(false, "false"), (true, "true")] {
@@ -146,7 +150,11 @@ fn access_log(out: &mut Exposition, metrics: &Metrics) {
 
 /// Told by the supervisor, so that they survive the processes they are about.
 fn supervision(out: &mut Exposition, seen: &Supervision) {
-    out.family("rempart_edge_replaced_total", "counter", "Edge processes replaced, by what was wrong with them.");
+    out.family(
+        "rempart_edge_replaced_total",
+        "counter",
+        "Edge processes replaced, by what was wrong with them.",
+    );
     out.sample(&[("reason", "ended")], seen.crashes);
     out.sample(&[("reason", "hung")], seen.hangs);
     out.family("rempart_upgrades_total", "counter", "Upgrades tried, by outcome.");

@@ -79,7 +79,7 @@ impl Acme {
             }
         }
         let needed = needs_development(site, settings.names, settings.on_demand);
-        let development = needed.then(|| Development::sign(site, development, now)).transpose();
+        let development = needed.then(|| super::sign(site, development, now)).transpose();
         match development {
             Ok(development) if errors.is_empty() => {
                 let (exact, wildcard) = positions(&certificates);

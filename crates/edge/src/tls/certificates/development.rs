@@ -7,10 +7,20 @@ use base::time::Timestamp;
 use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use snapshot::generation::{HostPattern, Site};
+use snapshot::generation::HostPattern;
 
 use crate::tls::LoadError;
 use crate::tls::authority::{AuthorityError, DevelopmentAuthority, Leaf};
+
+/// For whom a certificate is signed.
+pub(super) struct Owner<'a> {
+    /// Pointer to the place in the configuration.
+    pub place: &'a str,
+    /// What it is called in findings.
+    pub name: &'a str,
+    /// Its names.
+    pub hosts: &'a [HostPattern],
+}
 
 /// A site's development certificate, signed again before it ends.
 pub(super) struct Development {
@@ -21,12 +31,12 @@ pub(super) struct Development {
 impl Development {
     /// Signs a certificate for the site's hosts.
     pub fn sign(
-        site: &Site,
+        owner: &Owner<'_>,
         authority: Option<&Arc<DevelopmentAuthority>>,
         now: Timestamp,
     ) -> Result<Self, LoadError> {
         let error = |code, message, hint: &str| LoadError {
-            place: format!("site[{}].tls", site.index),
+            place: owner.place.to_owned(),
             code,
             message,
             hint: hint.to_owned(),
@@ -34,11 +44,11 @@ impl Development {
         let authority = authority.ok_or_else(|| {
             error(
                 "development-authority-missing",
-                format!("site \"{}\" has no certificate and there is no development authority", site.name),
+                format!("{} has no certificate and there is no development authority", owner.name),
                 "give the site a certificate and a key, or make the state folder writable so that an authority can be made",
             )
         })?;
-        match authority.issue(&site.hosts, now) {
+        match authority.issue(owner.hosts, now) {
             Ok(leaf) => Ok(Self { authority: authority.clone(), own: ArcSwap::from_pointee(leaf) }),
             Err(cause @ AuthorityError::Name(_)) => Err(error(
                 "development-certificate-name",
@@ -47,7 +57,7 @@ impl Development {
             )),
             Err(cause) => Err(error(
                 "development-certificate-failed",
-                format!("no development certificate for site \"{}\": {cause}", site.name),
+                format!("no development certificate for {}: {cause}", owner.name),
                 "give the site a certificate and a key",
             )),
         }

@@ -16,7 +16,7 @@ use rustls::sign::CertifiedKey;
 use snapshot::generation::{Certificate, HostPattern, Site, Snapshot};
 
 use self::acme::Acme;
-use self::development::Development;
+use self::development::{Development, Owner};
 use self::given::{Given, Stapled};
 pub use self::wanted::{MAX_WANTED, Wanted};
 use super::LoadError;
@@ -58,11 +58,14 @@ impl Certificates {
     /// True when a visitor can need a development certificate and a listener speaks TLS: only then open the authority.
     pub fn needs_development(snapshot: &Snapshot) -> bool {
         snapshot.listeners.iter().any(|listener| listener.tls)
-            && snapshot.sites.iter().any(|site| match &site.certificate {
-                Certificate::Development => true,
-                Certificate::Pem { .. } => false,
-                Certificate::Acme { names, on_demand, .. } => acme::needs_development(site, names, on_demand),
-            })
+            && (snapshot.is_defaults
+                || snapshot.sites.iter().any(|site| match &site.certificate {
+                    Certificate::Development => true,
+                    Certificate::Pem { .. } => false,
+                    Certificate::Acme { names, on_demand, .. } => {
+                        acme::needs_development(site, names, on_demand)
+                    }
+                }))
     }
 
     /// Reads and checks every site's certificate; all findings at once. `wanted` is told of names to be had on demand.
@@ -80,6 +83,13 @@ impl Certificates {
                     Ok(slot) => slots.push(slot),
                     Err(found) => errors.extend(found),
                 }
+            }
+        }
+        if snapshot.is_defaults && snapshot.listeners.iter().any(|listener| listener.tls) {
+            // Nobody's names: visitors get past the warning to a page that says what is wrong, instead of a broken handshake.
+            match Development::sign(&NOBODY, development, now) {
+                Ok(slot) => slots.push(Slot::Development(slot)),
+                Err(error) => errors.push(error),
             }
         }
         if !errors.is_empty() {
@@ -156,7 +166,7 @@ fn slot(
 ) -> Result<Slot, Vec<LoadError>> {
     match &site.certificate {
         Certificate::Development => {
-            Development::sign(site, development, now).map(Slot::Development).map_err(|error| vec![error])
+            sign(site, development, now).map(Slot::Development).map_err(|error| vec![error])
         }
         Certificate::Pem { chain, key, ocsp, place } => {
             let given = Given { place, name: None, chain, key };
@@ -174,6 +184,20 @@ fn slot(
             Acme::load(site, &settings, development, now, warnings).map(Slot::Acme)
         }
     }
+}
+
+/// Whose certificate answers while nothing but the defaults can be used.
+const NOBODY: Owner<'static> =
+    Owner { place: "listen", name: "the built-in defaults", hosts: &[HostPattern::Any] };
+
+/// A development certificate for the hosts of a site.
+fn sign(
+    site: &Site,
+    development: Option<&Arc<DevelopmentAuthority>>,
+    now: Timestamp,
+) -> Result<Development, LoadError> {
+    let (place, name) = (format!("site[{}].tls", site.index), format!("site \"{}\"", site.name));
+    Development::sign(&Owner { place: &place, name: &name, hosts: &site.hosts }, development, now)
 }
 
 /// Who sends no server name connected by address: the site with an address among its hosts, then `*`, then the first.

@@ -109,13 +109,14 @@ fn ending(site: &Site, leaf: &Leaf, share: u64, now: Timestamp) -> Option<LoadEr
     } else {
         return None;
     };
-    let (name, names, date) = (&site.name, in_words(&described.names), day(leaf.expires));
-    let message = match days_left(leaf.expires, now) {
-        ..0 => format!("the certificate of site \"{name}\" for {names} expired on {date}"),
-        0 => format!("the certificate of site \"{name}\" for {names} expires in less than a day, on {date}"),
-        1 => format!("the certificate of site \"{name}\" for {names} expires in 1 day, on {date}"),
-        days => format!("the certificate of site \"{name}\" for {names} expires in {days} days, on {date}"),
+    let left = match days_left(leaf.expires, now) {
+        _ if leaf.expires <= now => "expired".to_owned(),
+        0 => "expires in less than a day,".to_owned(),
+        1 => "expires in 1 day,".to_owned(),
+        days => format!("expires in {days} days,"),
     };
+    let (name, names, date) = (&site.name, in_words(&described.names), day(leaf.expires));
+    let message = format!("the certificate of site \"{name}\" for {names} {left} on {date}");
     let hint = match site.certificate {
         Certificate::Acme { .. } => "see `rempart certs` for why it has not been renewed",
         _ => "renew it and put the new chain and key in place of the old",

@@ -8,12 +8,18 @@ use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::{DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use snapshot::generation::Certificate;
+use tokio::io::AsyncReadExt;
+use tokio_rustls::TlsConnector;
 
 use super::fixture::*;
+use crate::edge::{BoundListener, Edge, EdgeOptions, ListenerSet};
+use crate::generation::Loader;
+use crate::telemetry::access_log::{AccessLog, LogCounts};
+use crate::telemetry::metrics::Metrics;
 use crate::tls::challenges::MAX_CHALLENGES;
-use crate::tls::{Alpn, ChallengeError, Challenges, ServerSettings, ServerTls, provider};
+use crate::tls::{Alpn, ChallengeError, Challenges, Expired, ServerSettings, ServerTls, provider};
 
 /// What a keeper makes for a name: self-signed, with the critical extension of RFC 8737 section 3.
 fn validation(name: &str) -> (String, String) {
@@ -72,20 +78,28 @@ impl ServerCertVerifier for Looks {
     }
 }
 
+fn looking(alpn: &[&str]) -> Arc<ClientConfig> {
+    looking_with(alpn, &[&rustls::version::TLS13, &rustls::version::TLS12])
+}
+
+fn looking_with(alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(provider().clone())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Looks))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
 /// The certificate a client with these protocols is shown and what was agreed on; or why the server refused.
 async fn shown(
     server: &Arc<ServerSettings>,
     name: &str,
     alpn: &[&str],
 ) -> Result<(Vec<u8>, Alpn), &'static str> {
-    let mut config = ClientConfig::builder_with_provider(provider().clone())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Looks))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    match join(&Arc::new(config), name, server).await {
+    match join(&looking(alpn), name, server).await {
         (Ok(near), Ok(far)) => {
             Ok((near.get_ref().1.peer_certificates().unwrap()[0].to_vec(), far.facts.alpn))
         }
@@ -159,4 +173,42 @@ fn bad_challenges_are_refused_and_what_was_pending_stays() {
     assert_eq!((challenges.http("new"), challenges.http("token_-9")), (None, None));
     challenges.set(&[of(&certificate, &key)]).unwrap();
     assert_eq!(challenges.http("toKen_-9"), None, "replaced as a whole");
+}
+
+#[tokio::test]
+async fn an_edge_closes_after_a_validation_and_counts_no_failure() {
+    let counts = Arc::<LogCounts>::default();
+    let metrics = Arc::new(Metrics::new(1, counts.clone()));
+    let loader = Loader::new(metrics.clone()).unwrap();
+    let snapshot = generation(vec![site(0, &["a.example"], Certificate::Development)]);
+    let access_log = Arc::new(AccessLog::start(&snapshot.access_log, counts).unwrap());
+    let first = loader.load(snapshot, 1, Some(&authority()), now(), Expired::Refuse).unwrap();
+    let (pending, expected) = challenge("a.example");
+    loader.challenges().set(&[pending]).unwrap();
+
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let address = socket.local_addr().unwrap();
+    let options = EdgeOptions { threads: 1, seed: 1, metrics: metrics.clone(), access_log };
+    let listener = BoundListener { id: 1, configured: address, address, tls: true };
+    // An edge is driven by a thread of its own, never from inside a runtime.
+    let edge = tokio::task::spawn_blocking(move || {
+        let edge = Edge::start(options, first).unwrap();
+        edge.activate(None, vec![ListenerSet { listener, sockets: vec![socket] }]);
+        edge
+    });
+    let edge = edge.await.unwrap();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = looking_with(&["acme-tls/1"], &[version]);
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("a.example").unwrap();
+        let mut stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.peer_certificates().unwrap()[0].as_ref(), expected);
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"acme-tls/1"[..]));
+        // A goodbye in TLS, not a connection cut off.
+        assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+    }
+    let figures = metrics.render();
+    assert!(figures.contains("rempart_tls_handshakes_total{result=\"failed\"} 0"), "{figures}");
+    drop(edge);
 }

@@ -209,15 +209,22 @@ async fn the_server_name_chooses_versions_and_certificates_asked_for() {
             site(1, &["old.example"], Certificate::Development),
             // Without a name: the one with an address.
             Site {
-                tls: SiteTls { client: Some(signer.asked(true)), ..modern },
+                tls: SiteTls { client: Some(signer.asked(true)), ..modern.clone() },
                 ..site(2, &["127.0.0.1"], Certificate::Development)
             },
         ],
     );
     let (new, old) = (visitor(&authority, &TLS13, None), visitor(&authority, &TLS12, None));
-    assert!(outcome(&new, "modern.example", &server).await.is_ok());
-    assert!(outcome(&new, "old.example", &server).await.is_ok());
-    assert!(outcome(&old, "old.example", &server).await.is_ok());
+    let intermediate = SiteTls::default();
+    for (client, name, suits_modern) in
+        [(&new, "modern.example", true), (&new, "old.example", true), (&old, "old.example", false)]
+    {
+        let facts = outcome(client, name, &server).await.unwrap();
+        let suits = (facts.suits(&intermediate), facts.suits(&modern));
+        assert_eq!(suits, (true, suits_modern), "{name} {:?}", facts.version);
+        let asks = SiteTls { client: Some(signer.asked(true)), ..intermediate.clone() };
+        assert!(!facts.suits(&asks), "{name}");
+    }
     let refused = outcome(&old, "modern.example", &server).await.unwrap_err();
     assert!(refused.contains("Tls12NotOffered") || refused.contains("incompatible"), "{refused}");
     for name in ["127.0.0.1", "nobody.invalid"] {
@@ -226,7 +233,22 @@ async fn the_server_name_chooses_versions_and_certificates_asked_for() {
         assert!(refused.contains("no certificates") || refused.contains("alert"), "{name}: {refused}");
     }
     let shows = visitor(&authority, &TLS13, Some(&signer.visitor("visitor")));
-    assert!(outcome(&shows, "127.0.0.1", &server).await.unwrap().satisfies(&signer.asked(true)));
+    let facts = outcome(&shows, "127.0.0.1", &server).await.unwrap();
+    assert!(facts.suits(&SiteTls { client: Some(signer.asked(true)), ..modern }));
+}
+
+#[tokio::test]
+async fn more_authorities_than_a_handshake_can_name_still_work() {
+    let (authority, tls) = (authority(), ServerTls::new().unwrap());
+    let signers: Vec<Signer> =
+        (0..100).map(|number| Signer::new(&format!("{number}{}", "x".repeat(800)))).collect();
+    let mut asked = signers[0].asked(true);
+    asked.authorities = signers.iter().map(|signer| &*signer.pem).collect::<String>().as_bytes().into();
+    let server = settings(&tls, &authority, vec![asking(0, "a.example", Some(asked.clone()))]);
+    for version in BOTH {
+        let shows = visitor(&authority, version, Some(&signers[99].visitor("visitor")));
+        assert!(outcome(&shows, "a.example", &server).await.unwrap().satisfies(&asked), "{version:?}");
+    }
 }
 
 #[test]

@@ -11,6 +11,6 @@ mod handshake;
 mod hello;
 mod ocsp;
 mod origin;
-mod visitor;
 mod status;
 mod tickets;
+mod visitor;

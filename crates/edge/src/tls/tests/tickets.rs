@@ -115,7 +115,7 @@ async fn a_session_continues_in_every_process_with_the_same_keys() {
     const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
     let authority = authority();
     let (old, new) = (key(), key());
-    let one = process(Some(&[old.clone()]));
+    let one = process(Some(std::slice::from_ref(&old)));
     let two = process(Some(&[new, old]));
     let stranger = process(None);
     for version in VERSIONS {

@@ -223,3 +223,52 @@ fn threads_together_never_eject_more_than_half() {
     let aside = (0..8).filter(|&origin| bench.site.is_ejected(origin, bench.at(0))).count();
     assert_eq!(aside, 4);
 }
+
+#[test]
+fn a_process_that_takes_over_knows_what_was_set_aside() {
+    let before = Bench::new(&["a", "b", "c", "d"]);
+    before.fail(1, 3, 0);
+    before.probe(1, BROKEN, 10);
+    let told = before.registry.export(before.at(12));
+    let aside = |remaining_ms, times| SetAside {
+        site: "shop".to_owned(),
+        origin: "b".to_owned(),
+        remaining_ms,
+        times,
+    };
+    assert_eq!(told, [aside(18_000, 2)]);
+    assert_eq!(before.registry.export(before.at(31)), [aside(0, 2)], "half-open: to be tried at once");
+
+    let after = Bench::new(&["b", "a", "e"]);
+    after.registry.import(&told, after.at(100));
+    assert_eq!([after.state(0, 117), after.state(0, 118)], [Ejected, HalfOpen]);
+    assert_eq!(after.registry.export(after.at(100)), told);
+    after.probe(0, BROKEN, 118);
+    assert_eq!([after.state(0, 157), after.state(0, 158)], [Ejected, HalfOpen], "the doublings go on");
+    after.probe(0, Success, 158);
+    assert_eq!((after.state(0, 158), after.registry.export(after.at(158))), (InService, Vec::new()));
+}
+
+#[test]
+fn what_another_process_tells_is_bounded_by_policy_and_by_half() {
+    let bench = Bench::new(&["a", "b", "c"]);
+    let tell = |site: &str, origin: &str, remaining_ms| SetAside {
+        site: site.to_owned(),
+        origin: origin.to_owned(),
+        remaining_ms,
+        times: u32::MAX,
+    };
+    bench.registry.import(&[tell("no such site", "a", 1), tell("shop", "no such origin", 1)], bench.at(0));
+    assert_eq!(bench.registry.export(bench.at(0)), []);
+    bench.registry.import(&[tell("shop", "a", u64::MAX), tell("shop", "b", 5_000)], bench.at(0));
+    assert_eq!([bench.state(0, 59), bench.state(0, 60)], [Ejected, HalfOpen], "the longest the policy has");
+    assert_eq!(bench.state(1, 0), InService, "half of three is one");
+    bench.registry.import(&[tell("shop", "a", 1)], bench.at(30));
+    assert_eq!(bench.state(0, 31), Ejected, "what is known here stays");
+
+    let off = HealthRegistry::new(bench.start);
+    let policy = PassiveHealth { failures: 0, ..policy() };
+    let site = off.site("shop", &labels(&["a", "b"]), policy, bench.start);
+    off.import(&[tell("shop", "a", 5_000)], bench.start);
+    assert_eq!(site.state(0, bench.start), InService, "switched off is switched off");
+}

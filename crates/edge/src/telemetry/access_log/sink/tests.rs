@@ -242,3 +242,32 @@ fn a_write_that_fails_half_way_counts_whole_lines_only() {
     assert_eq!((lines, outcome.is_ok(), torn), (1, true, false));
     assert_eq!(disk.taken, b"one\ntwo\nt\nfive\n");
 }
+
+#[test]
+fn two_processes_on_one_file_rotate_it_once_and_lose_no_line() {
+    let mut one = Bench::new("access.log", 30);
+    let path = one.directory.path().join("access.log").to_str().unwrap().to_owned();
+    let mut other = Bench::with(tempfile::tempdir().unwrap(), path, 30);
+    one.write("one: first\n");
+    other.write("other: first\n");
+    assert_eq!(one.read("access.log"), "one: first\nother: first\n");
+    // This would not fit any more.
+    one.write("one: second\n");
+    assert_eq!((one.names().len(), one.read("access.log")), (2, "one: second\n".to_owned()));
+    // The other one's file is full, but it is not the one at the path any more.
+    other.write("other: second\n");
+    assert_eq!(one.names().len(), 2);
+    assert_eq!(one.read("access.log"), "one: second\nother: second\n");
+
+    // While one of them is at it, the other leaves it alone and goes on writing.
+    let held = File::open(one.directory.path().join("access.log")).unwrap();
+    held.try_lock().unwrap();
+    other.write("other: third\n");
+    assert_eq!(one.names().len(), 2);
+    assert!(one.read("access.log").ends_with("other: third\n"));
+    drop(held);
+    other.write("other: fourth\n");
+    assert_eq!((one.names().len(), one.read("access.log")), (3, "other: fourth\n".to_owned()));
+    assert_eq!((one.counted(), other.counted()), ((2, 0), (4, 0)));
+    assert!(other.sink.warned.is_empty());
+}
