@@ -115,8 +115,8 @@ fn a_binary_that_serves_badly_is_taken_back() {
         report.print(fault);
         assert_eq!((report.refused, report.timeouts, report.unasked), (0, 0, 0), "{fault}: {report:#?}");
         let harmed = report.total() - report.served;
-        // The old one serves before and after: most of the time of this load.
-        assert!(harmed * 4 <= report.total(), "{fault}: {harmed} of {} harmed: {report:#?}", report.total());
+        // The old one serves but for the moment of the first probes, which at this pace is a few requests.
+        assert!(harmed * 20 <= report.total(), "{fault}: {harmed} of {} harmed: {report:#?}", report.total());
         let after = load(&rempart, LIGHT);
         after.wait_for(100);
         after.stop().assert_unharmed();
