@@ -55,7 +55,11 @@ impl Sockets {
         let mut inherited = Vec::new();
         for index in 0..passed.len() {
             match passed.take_tcp_listener(index) {
-                Ok(Some(socket)) => inherited.push(socket),
+                // systemd leaves them blocking, which the edge's event loop cannot use.
+                Ok(Some(socket)) => match socket.set_nonblocking(true) {
+                    Ok(()) => inherited.push(socket),
+                    Err(error) => tracing::warn!(index, %error, "a socket that was passed in cannot be used"),
+                },
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(index, %error, "a socket that was passed in is not a TCP listener")
