@@ -65,6 +65,9 @@ pub enum Task {
         /// All that are pending.
         challenges: Vec<Challenge>,
     },
+    /// Keep the admin socket (the descriptor) for the next supervisor: this one becomes another binary, and whoever asks
+    /// meanwhile waits instead of being refused. Answer: `Done`.
+    Hold,
     /// What the metrics listener tells about the processes. Answer: `Done`.
     Supervision(Supervision),
     /// Only to the keeper of certificates: which names are wanted, and what to do now. Answer: `Done`.
@@ -147,7 +150,7 @@ pub struct Loaded {
     /// Where it wants metrics served.
     pub metrics: Option<SocketAddr>,
     /// Files whose change means that it must be read again.
-    pub watched: Vec<PathBuf>,
+    pub watched: Vec<Watched>,
     /// Whether a standby is wanted.
     pub standby: bool,
     /// How long ending connections may take.
@@ -158,6 +161,26 @@ pub struct Loaded {
     pub threads: usize,
     /// Warnings.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A file that a generation was made from, or would have been.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What it looked like when it was read; `None` when it was not there.
+    pub seen: Option<Fingerprint>,
+}
+
+/// What a file looks like from outside; changes whenever its content may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Its inode.
+    pub inode: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// When it was changed, in nanoseconds since 1970.
+    pub modified: u64,
 }
 
 /// A listener a generation wants.
@@ -323,6 +346,9 @@ pub struct Adopted {
     pub metrics: bool,
     /// Keys of session tickets.
     pub tickets: Vec<TicketKey>,
+    /// Whether the last descriptor of all is the admin socket.
+    #[serde(default)]
+    pub admin: bool,
     /// What the supervisor before had counted.
     #[serde(default)]
     pub supervision: Supervision,

@@ -7,11 +7,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use api::admin::{Answer, MAX_REQUEST_BYTES, Request};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::supervisor::{Event, Supervisor};
 
@@ -25,11 +27,15 @@ const UPGRADE: Duration = Duration::from_secs(600);
 const MAX_CONNECTIONS: usize = 16;
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a request is waited for before is looked whether there shall be more.
+const ACCEPT_WAIT: Duration = Duration::from_millis(100);
+/// How often is looked whether requests have ended.
+const LOOK: Duration = Duration::from_millis(5);
 /// Largest answer read, in bytes.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
-/// Opens the socket and serves it from a thread of its own.
-pub fn serve(path: &Path, supervisor: Arc<Supervisor>) -> anyhow::Result<()> {
+/// Opens the socket.
+pub fn open(path: &Path) -> anyhow::Result<UnixListener> {
     // The state folder's lock is held, so a socket that is still there was left by a process that is gone.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -44,31 +50,76 @@ pub fn serve(path: &Path, supervisor: Arc<Supervisor>) -> anyhow::Result<()> {
         )
     })?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-        let open = Arc::new(AtomicUsize::new(0));
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else {
-                // Most likely for want of file descriptors; trying on at once would take a whole core.
-                std::thread::sleep(ACCEPT_PAUSE);
-                continue;
-            };
-            if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
-                continue;
-            }
-            let guard = Counted::new(open.clone());
-            let supervisor = supervisor.clone();
-            let spawned = std::thread::Builder::new().name("admin-request".to_owned()).spawn(move || {
-                if let Err(error) = exchange(stream, &supervisor) {
-                    tracing::debug!(%error, "an admin request was not completed");
-                }
-                drop(guard);
-            });
-            if let Err(error) = spawned {
-                tracing::warn!(%error, "an admin request could not be served");
+    Ok(listener)
+}
+
+/// The admin socket as it is served.
+pub struct Admin {
+    listener: UnixListener,
+    resting: Arc<AtomicBool>,
+    open: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Admin {
+    /// Takes no further requests and waits for those begun; answers with the socket, whose queue is kept.
+    pub fn rest(self, limit: Duration) -> UnixListener {
+        self.resting.store(true, Ordering::Release);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread of the admin socket had panicked");
+        }
+        let deadline = Instant::now() + limit;
+        while self.open.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        self.listener
+    }
+}
+
+/// Serves it from a thread of its own.
+pub fn serve(listener: UnixListener, supervisor: Arc<Supervisor>) -> anyhow::Result<Admin> {
+    listener.set_nonblocking(true)?;
+    let (kept, resting, open) = (listener.try_clone()?, Arc::<AtomicBool>::default(), Arc::default());
+    let thread = std::thread::Builder::new().name("admin".to_owned()).spawn({
+        let (resting, open) = (resting.clone(), Arc::clone(&open));
+        move || {
+            while !resting.load(Ordering::Acquire) {
+                accept(&listener, &supervisor, &open);
             }
         }
     })?;
-    Ok(())
+    Ok(Admin { listener: kept, resting, open, thread })
+}
+
+/// Waits a moment for a request, and has it served.
+fn accept(listener: &UnixListener, supervisor: &Arc<Supervisor>, open: &Arc<AtomicUsize>) {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    let span = Timespec { tv_sec: 0, tv_nsec: i64::from(ACCEPT_WAIT.subsec_nanos()) };
+    match rustix::event::poll(&mut fds, Some(&span)) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => return,
+        Ok(_) => {}
+        Err(_) => std::thread::sleep(ACCEPT_PAUSE),
+    }
+    let stream = match listener.accept() {
+        Ok((stream, _)) => stream,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+        // Most likely for want of file descriptors; trying on at once would take a whole core.
+        Err(_) => return std::thread::sleep(ACCEPT_PAUSE),
+    };
+    if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+        return;
+    }
+    let guard = Counted::new(open.clone());
+    let supervisor = supervisor.clone();
+    let spawned = std::thread::Builder::new().name("admin-request".to_owned()).spawn(move || {
+        if let Err(error) = exchange(stream, &supervisor) {
+            tracing::debug!(%error, "an admin request was not completed");
+        }
+        drop(guard);
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "an admin request could not be served");
+    }
 }
 
 /// Counts a connection for as long as it is served.
@@ -88,6 +139,7 @@ impl Drop for Counted {
 }
 
 fn exchange(stream: UnixStream, supervisor: &Supervisor) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(EXCHANGE))?;
     stream.set_write_timeout(Some(EXCHANGE))?;
     let answer = if is_allowed(&stream)? {

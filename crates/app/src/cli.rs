@@ -92,10 +92,10 @@ pub enum Reference {
 pub struct Place {
     /// Folder for last good generations, the development authority and the admin socket
     /// [default: /var/lib/rempart for root, else ~/.local/state/rempart].
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "REMPART_STATE_DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, env = "REMPART_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// The admin socket [default: admin.sock in the state folder].
-    #[arg(long, value_name = "SOCKET", value_hint = ValueHint::FilePath, env = "REMPART_ADMIN")]
+    #[arg(long, global = true, value_name = "SOCKET", value_hint = ValueHint::FilePath, env = "REMPART_ADMIN")]
     pub admin: Option<PathBuf>,
 }
 

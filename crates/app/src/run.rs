@@ -168,7 +168,11 @@ fn serve(settings: Settings, terminal: &Terminal, announce: impl Fn(&Status)) ->
     })?;
     match end {
         Ok(End::Done) => Ok(EXIT_OK),
-        Ok(End::Upgraded { program }) => Err(become_program(&program)),
+        Ok(End::Upgraded { program }) => {
+            let error = become_program(&program);
+            tracing::error!("{error:#}; the old one goes on");
+            Err(become_program(&own_program()))
+        }
         Err(StartError(diagnostics)) => {
             terminal.refused("nothing is served", &diagnostics);
             Ok(EXIT_REFUSED)

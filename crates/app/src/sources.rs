@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use api::certificates::{AcmeChallenge, AcmeSettings};
 use api::diagnostic::Diagnostic;
+use api::process::{Fingerprint, Watched};
 use snapshot::generation::Acme;
 use snapshot::source::{CONFIG_BYTES, PEM_BYTES, SourceTree, Unreadable};
 
@@ -86,10 +87,9 @@ fn demanded(tree: &SourceTree, certificates: &Path) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     for entry in folder.flatten().take(MAX_DEMANDED) {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let path = entry.path().join(CURRENT);
         let key = format!("{ISSUED}{}", name.replacen("_.", "*.", 1));
-        if path.exists() && !tree.contains(&key) {
-            found.push((key, path));
+        if entry.path().is_dir() && !tree.contains(&key) {
+            found.push((key, entry.path().join(CURRENT)));
         }
     }
     found
@@ -107,12 +107,17 @@ pub fn certificates(state: &Path) -> PathBuf {
     state.join("certificates")
 }
 
-/// Files whose change means that the configuration must be read again, itself not among them.
-pub fn watched(sources: &Sources, certificates: &Path) -> Vec<PathBuf> {
+/// Files whose change means that the configuration must be read again, itself not among them, as they look now.
+pub fn watched(sources: &Sources, certificates: &Path) -> Vec<Watched> {
     let references = snapshot::references(&sources.file, &sources.text);
     let named = references.iter().map(|reference| resolve(&sources.file, &reference.path, certificates));
-    // The folder changes when a certificate is had for a new name.
-    named.chain([certificates.to_owned()]).collect()
+    // The folder changes when a certificate is had for a new name, and the file in it when it is there.
+    let demanded = demanded(&SourceTree::default(), certificates).into_iter().map(|(_, path)| path);
+    let mut paths: Vec<PathBuf> = named.chain(demanded).chain([certificates.to_owned()]).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let look = |path: PathBuf| Watched { seen: fingerprint(&path), path };
+    paths.into_iter().map(look).collect()
 }
 
 /// What the keeper of certificates is told; paths become such that any process can open them.
@@ -145,11 +150,10 @@ pub fn acme_settings(acme: &Acme, file: &str) -> AcmeSettings {
     }
 }
 
-/// What a file looks like from outside; changes whenever its content may have.
-pub type Fingerprint = Option<(u64, u64, Option<SystemTime>)>;
-
-/// Fingerprint of a file; `None` when it is not there.
-pub fn fingerprint(path: &Path) -> Fingerprint {
+/// What a file looks like from outside; `None` when it is not there.
+pub fn fingerprint(path: &Path) -> Option<Fingerprint> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.ino(), metadata.len(), metadata.modified().ok()))
+    let modified = metadata.modified().ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let modified = u64::try_from(modified.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
+    Some(Fingerprint { inode: metadata.ino(), length: metadata.len(), modified })
 }

@@ -19,7 +19,7 @@ use api::admin::GenerationSource;
 use api::diagnostic::{Diagnostic, Severity};
 use api::process::{
     Activate, DrainLimits, ListenerOrder, Load, LoadFrom, Loaded, MetricsOrder, Order, Reply, Supervision,
-    Task, TicketKey, WantedListener, Word,
+    Task, TicketKey, WantedListener, Watched, Word,
 };
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
@@ -117,6 +117,8 @@ struct Parts {
     ops: Option<Ops>,
     tickets: Vec<TicketKey>,
     supervision: Supervision,
+    /// The admin socket, while the supervisor becomes another binary.
+    held: Option<OwnedFd>,
     waiting: Option<Arc<orphan::Rendezvous>>,
     drain: Option<Drain>,
 }
@@ -208,6 +210,10 @@ impl EdgeProcess {
                 Err(error) => refused("ticket-keys", error.to_string()),
             },
             Task::Challenges { challenges } => self.set_challenges(&challenges),
+            Task::Hold => {
+                self.lock().held = descriptors.into_iter().next();
+                Reply::Done
+            }
             Task::Supervision(supervision) => {
                 self.tell_metrics(&supervision);
                 Reply::Done
@@ -523,7 +529,7 @@ fn describe(
     compiled: &Snapshot,
     sources: &Sources,
     places: &snapshot::Places,
-    watched: Vec<PathBuf>,
+    watched: Vec<Watched>,
     diagnostics: Vec<Diagnostic>,
 ) -> Loaded {
     let milliseconds = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);

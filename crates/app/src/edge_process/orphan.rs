@@ -71,7 +71,8 @@ pub fn wait_for_supervisor(process: &Arc<EdgeProcess>) -> anyhow::Result<Option<
 
 fn hand_over(process: &EdgeProcess, channel: &Channel) -> io::Result<()> {
     channel.send(&process.hello(), &[])?;
-    let parts = process.lock();
+    let mut parts = process.lock();
+    let held = parts.held.take();
     let Parts { in_force, listeners, metrics_socket, tickets, supervision, .. } = &*parts;
     let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
     descriptors.extend(in_force.as_ref().map(|ready| ready.package.as_fd()));
@@ -81,12 +82,14 @@ fn hand_over(process: &EdgeProcess, channel: &Channel) -> io::Result<()> {
         orders.push(ListenerOrder { sockets: sockets.len(), ..listener.clone() });
     }
     descriptors.extend(metrics_socket.as_ref().map(std::os::fd::AsFd::as_fd));
+    descriptors.extend(held.as_ref().map(std::os::fd::AsFd::as_fd));
     let adopted = Adopted {
         loaded: in_force.as_ref().map(|ready| ready.loaded.clone()),
         source: in_force.as_ref().map_or(api::admin::GenerationSource::Defaults, |ready| ready.source),
         listeners: orders,
         metrics: metrics_socket.is_some(),
         tickets: tickets.clone(),
+        admin: held.is_some(),
         supervision: supervision.clone(),
     };
     channel.send(&Word::Adopt(Box::new(adopted)), &descriptors)

@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::admin::{GenerationSource, Refusal, ReloadOutcome};
 use api::diagnostic::{Diagnostic, Severity};
-use api::process::{Load, LoadFrom, Loaded, MetricsOrder, Reply, Task};
+use api::process::{Load, LoadFrom, Loaded, MetricsOrder, Reply, Task, Watched};
 
 use super::child::{AskError, Child};
 use super::fleet::{Fleet, Force, SMALL, Standby};
@@ -16,7 +15,7 @@ use super::sockets::Plan;
 use super::taste::Tasted;
 use super::{LOAD, Supervisor, finding};
 use crate::builder::{now, rfc3339};
-use crate::sources::{self, Fingerprint};
+use crate::sources;
 
 /// How often certificate files are looked at. A change is taken when it has not moved on between two looks.
 const FILES: Duration = Duration::from_secs(1);
@@ -259,40 +258,35 @@ fn move_metrics(fleet: &mut Fleet) -> MetricsOrder {
 /// Takes up files that a configuration refers to when they have changed and come to rest: they are often replaced one
 /// after the other.
 pub fn watch_files(supervisor: &Supervisor) {
-    let mut taken = look(&watched(supervisor));
-    let mut seen = taken.clone();
-    let mut number = 0;
+    let mut seen = Vec::new();
+    // What led to a refusal is not offered again and again.
+    let mut refused = Vec::new();
     loop {
         std::thread::sleep(FILES);
-        let (ending, current) = {
+        let taken = {
             let fleet = supervisor.fleet();
-            (fleet.ending, fleet.force.loaded.number)
+            if fleet.ending {
+                return;
+            }
+            fleet.force.loaded.watched.clone()
         };
-        if ending {
-            return;
-        }
-        let now = look(&watched(supervisor));
-        // A generation that came into force meanwhile has read them all.
-        if current != number {
-            (number, taken) = (current, now.clone());
-        } else if now != taken && now == seen {
+        let now = look(&taken);
+        if now != taken && now == seen && now != refused {
             let outcome = supervisor.refresh_files();
-            if outcome.active && outcome.changed {
+            if !outcome.active {
+                refused.clone_from(&now);
+            } else if outcome.changed {
                 tracing::info!(number = outcome.number, "changed certificate files are in force");
             }
-            taken.clone_from(&now);
-            number = outcome.number;
         }
         seen = now;
     }
 }
 
-fn watched(supervisor: &Supervisor) -> Vec<PathBuf> {
-    supervisor.fleet().force.loaded.watched.clone()
-}
-
-fn look(paths: &[PathBuf]) -> Vec<Fingerprint> {
-    paths.iter().map(|path: &PathBuf| sources::fingerprint(Path::new(path))).collect()
+/// The same files as they look now.
+fn look(watched: &[Watched]) -> Vec<Watched> {
+    let again = |file: &Watched| Watched { seen: sources::fingerprint(&file.path), path: file.path.clone() };
+    watched.iter().map(again).collect()
 }
 
 /// The warning that a generation is in force and not on disk.

@@ -19,6 +19,7 @@ mod upgrade;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 pub use child::{Launch, own_program};
 pub use start::StartError;
 
+use crate::admin::Admin;
 use crate::state::StateFolder;
 use child::Child;
 use fleet::Fleet;
@@ -46,6 +48,8 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 const IMPATIENT: Duration = Duration::from_secs(1);
 /// Events waiting for the main thread.
 const EVENTS: usize = 64;
+/// Time for answers that are being given when this process becomes another binary.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How often the end of a drain is looked for.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -246,8 +250,8 @@ pub fn run(
     let notify = Notify::from_environment();
     let sockets = Sockets::inherit();
     let socket = settings.socket.clone();
-    let supervisor = match start::start(settings, state, sockets, notify, events)? {
-        Ok(supervisor) => Arc::new(supervisor),
+    let (supervisor, admin) = match start::start(settings, state, sockets, notify, events)? {
+        Ok((supervisor, admin)) => (Arc::new(supervisor), admin),
         Err(error) => return Ok(Err(error)),
     };
     let spawn = |name: &str, work: fn(&Supervisor)| {
@@ -259,10 +263,11 @@ pub fn run(
     spawn("files", control::watch_files)?;
     spawn("tickets", tickets::rotate)?;
     spawn("keeper", certificates::keep)?;
-    crate::admin::serve(&socket, supervisor.clone())?;
+    let admin = admin.map_or_else(|| crate::admin::open(&socket), Ok)?;
+    let admin = crate::admin::serve(admin, supervisor.clone())?;
     supervisor.notify.ready();
     announce(&supervisor.status())?;
-    let end = obey(&supervisor, &received);
+    let end = obey(&supervisor, &received, admin);
     if matches!(end, End::Done) {
         // Best effort: the next start replaces a socket that was left behind.
         if let Err(error) = std::fs::remove_file(&socket) {
@@ -272,17 +277,12 @@ pub fn run(
     Ok(Ok(end))
 }
 
-fn obey(supervisor: &Supervisor, events: &mpsc::Receiver<Event>) -> End {
+fn obey(supervisor: &Supervisor, events: &mpsc::Receiver<Event>, admin: Admin) -> End {
     loop {
         match events.recv() {
             Ok(Event::Reload) => drop(supervisor.reload()),
             Ok(Event::BecomeNew) => {
-                // From here on nothing is replaced: that is the new one's.
-                let mut fleet = supervisor.fleet();
-                fleet.ending = true;
-                if let Some(standby) = fleet.standby.take() {
-                    standby.child.kill();
-                }
+                hold(supervisor, &admin.rest(LAST_ANSWERS));
                 return End::Upgraded { program: supervisor.launch().program };
             }
             Ok(Event::Stop { impatient }) => {
@@ -295,6 +295,19 @@ fn obey(supervisor: &Supervisor, events: &mpsc::Receiver<Event>) -> End {
                 return End::Done;
             }
         }
+    }
+}
+
+/// From here on nothing is replaced: that is the new binary's. The edge keeps what must not be closed in between.
+fn hold(supervisor: &Supervisor, admin: &UnixListener) {
+    let mut fleet = supervisor.fleet();
+    fleet.ending = true;
+    let held = fleet.active.as_ref().map(|edge| edge.ask(Task::Hold, &[admin.as_fd()], fleet::SMALL));
+    if let Some(Err(error)) = held {
+        tracing::warn!(%error, "whoever asks during the change of binaries is refused");
+    }
+    if let Some(standby) = fleet.standby.take() {
+        standby.child.kill();
     }
 }
 

@@ -55,7 +55,6 @@ impl Sockets {
         let mut inherited = Vec::new();
         for index in 0..passed.len() {
             match passed.take_tcp_listener(index) {
-                // systemd leaves them blocking, which the edge's event loop cannot use.
                 Ok(Some(socket)) => match socket.set_nonblocking(true) {
                     Ok(()) => inherited.push(socket),
                     Err(error) => tracing::warn!(index, %error, "a socket that was passed in cannot be used"),

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
@@ -37,20 +37,24 @@ struct First {
     refused: Option<Refusal>,
 }
 
-/// Brings Rempart up. When it answers, everything that could be made to serve serves.
+/// Brings Rempart up. When it answers, everything that could be made to serve serves. With it comes the admin socket, when
+/// the program that this process was before has left it.
 pub fn start(
     settings: Settings,
     state: StateFolder,
     mut sockets: Sockets,
     notify: Notify,
     events: mpsc::SyncSender<Event>,
-) -> anyhow::Result<Result<Supervisor, StartError>> {
+) -> anyhow::Result<Result<(Supervisor, Option<UnixListener>), StartError>> {
     let adopted = adopt(&state);
     let is_adopted = adopted.is_some();
     let mut seen = Supervision::default();
+    let mut admin = None;
     let (first, keys) = match adopted {
         Some((child, adopted, package, descriptors, loaded)) => {
             tracing::info!(pid = child.pid, number = loaded.number, "an edge that was running is adopted");
+            let mut descriptors = descriptors;
+            admin = if adopted.admin { descriptors.pop().map(UnixListener::from) } else { None };
             sockets.adopt(&adopted, descriptors);
             let keys = tickets::begin(&state, adopted.tickets);
             seen = adopted.supervision;
@@ -109,7 +113,7 @@ pub fn start(
         serve_first(&supervisor, &child)?;
     }
     supervisor.fleet().tell_supervision();
-    Ok(Ok(supervisor))
+    Ok(Ok((supervisor, admin)))
 }
 
 fn serve_first(supervisor: &Supervisor, child: &Child) -> anyhow::Result<()> {

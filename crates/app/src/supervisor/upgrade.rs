@@ -31,30 +31,29 @@ impl Supervisor {
     pub fn upgrade(&self, binary: Option<PathBuf>, bake: Option<Duration>) -> UpgradeOutcome {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let from = env!("CARGO_PKG_VERSION").to_owned();
-        let program = match self.program(binary) {
-            Ok(program) => program,
-            Err(found) => {
-                return UpgradeOutcome { upgraded: false, from, to: None, diagnostics: vec![*found] };
-            }
-        };
         let mut to = None;
-        let outcome = self.try_upgrade(&program, bake.unwrap_or(BAKE).min(MAX_BAKE), &mut to);
+        let found = self.program(binary).map_err(|found| vec![*found]);
+        let outcome = found.and_then(|program| {
+            self.try_upgrade(&program, bake.unwrap_or(BAKE).min(MAX_BAKE), &mut to)?;
+            Ok(program)
+        });
         let mut fleet = self.fleet();
-        let (upgraded, diagnostics) = match outcome {
-            Ok(()) => {
+        let (program, diagnostics) = match outcome {
+            Ok(program) => {
                 fleet.supervision.upgrades += 1;
-                (true, Vec::new())
+                (Some(program), Vec::new())
             }
             Err(diagnostics) => {
                 fleet.supervision.upgrades_reverted += 1;
                 let first = diagnostics.first().map_or("", |found| &found.message);
                 tracing::error!("the upgrade is taken back: {first}");
-                (false, diagnostics)
+                (None, diagnostics)
             }
         };
         fleet.tell_supervision();
         drop(fleet);
-        if upgraded {
+        let upgraded = program.is_some();
+        if let Some(program) = program {
             self.launch.lock().unwrap_or_else(PoisonError::into_inner).program = program;
         }
         UpgradeOutcome { upgraded, from, to, diagnostics }
