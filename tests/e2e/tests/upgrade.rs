@@ -67,9 +67,11 @@ fn is_taken_back(rempart: &Rempart, new: &Path) {
     assert!(!outcome.diagnostics.is_empty(), "{name}: it says why");
     println!("{name}: {:?}", outcome.diagnostics);
     let after = rempart.await_standby();
+    // What is no file at all was never tried.
+    let tried = u64::from(new.exists());
     let edge = process_of(&before, ProcessRole::Edge);
     assert_eq!(process_of(&after, ProcessRole::Edge), edge, "{name}: the old one serves: {after:#?}");
-    assert_eq!(after.supervision.upgrades_reverted, before.supervision.upgrades_reverted + 1, "{name}");
+    assert_eq!(after.supervision.upgrades_reverted, before.supervision.upgrades_reverted + tried, "{name}");
     assert_eq!(executable(rempart.pid()), binary(), "{name}");
 }
 
@@ -113,8 +115,8 @@ fn a_binary_that_serves_badly_is_taken_back() {
         report.print(fault);
         assert_eq!((report.refused, report.timeouts, report.unasked), (0, 0, 0), "{fault}: {report:#?}");
         let harmed = report.total() - report.served;
-        // The old one serves before and after: most of the time of this load.
-        assert!(harmed * 4 <= report.total(), "{fault}: {harmed} of {} harmed: {report:#?}", report.total());
+        // The old one serves but for the moment of the first probes, which at this pace is a few requests.
+        assert!(harmed * 20 <= report.total(), "{fault}: {harmed} of {} harmed: {report:#?}", report.total());
         let after = load(&rempart, LIGHT);
         after.wait_for(100);
         after.stop().assert_unharmed();

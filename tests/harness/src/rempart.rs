@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -322,11 +322,13 @@ impl Rempart {
     pub fn await_status(&self, what: &str, passes: impl Fn(&Status) -> bool) -> Status {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let status = self.ask_status();
-            if passes(&status) {
-                return status;
+            let answer = self.try_ask(&Request::Status);
+            if let Ok(Answer::Status(status)) = &answer
+                && passes(status)
+            {
+                return (**status).clone();
             }
-            assert!(Instant::now() < deadline, "{what} does not come: {status:#?}\n{}", self.log().text());
+            assert!(Instant::now() < deadline, "{what} does not come: {answer:#?}\n{}", self.log().text());
             // The admin socket answers questions and announces nothing.
             thread::sleep(BETWEEN_QUESTIONS);
         }
@@ -342,14 +344,17 @@ impl Rempart {
 
     /// Asks over the admin socket, as the command line does.
     pub fn ask(&self, request: &Request) -> Answer {
-        let mut socket = UnixStream::connect(self.admin()).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut line = serde_json::to_string(request).unwrap();
-        line.push('\n');
-        socket.write_all(line.as_bytes()).unwrap();
+        self.try_ask(request).unwrap_or_else(|error| panic!("{request:?}: {error}\n{}", self.log().text()))
+    }
+
+    /// The same, where it may be that nobody answers: a supervisor that becomes another binary has a moment of its own.
+    pub fn try_ask(&self, request: &Request) -> io::Result<Answer> {
+        let mut socket = UnixStream::connect(self.admin())?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.write_all((serde_json::to_string(request)? + "\n").as_bytes())?;
         let mut answer = String::new();
-        BufReader::new(socket).read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer}: {error}"))
+        BufReader::new(socket).read_line(&mut answer)?;
+        Ok(serde_json::from_str(&answer)?)
     }
 
     /// `rempart upgrade`: exit code and outcome.
