@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::admin::{GenerationSource, Refusal};
-use api::process::{Load, LoadFrom, Loaded, Reply, Task, WantedListener};
+use api::process::{Load, LoadFrom, Loaded, Reply, Task, TicketKey, WantedListener};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::child::{AskError, Child, Condition, Ending, out_of_memory_kills};
@@ -49,51 +49,60 @@ impl Backoff {
     }
 }
 
+/// What a look has shown to be necessary. Done without the lock, because it takes its time, and whoever asks for the
+/// status meanwhile shall get it.
+enum Step {
+    Rest,
+    /// There is no edge.
+    Start,
+    /// The generation in force does not run.
+    FallBack(String),
+}
+
 /// Looks after the edge until the process ends. Runs on a thread of its own that waits for nothing else.
 pub fn guard(supervisor: &Supervisor) {
     let mut backoff = Backoff::new();
     let mut memory_kills = out_of_memory_kills();
     loop {
         wait(supervisor);
-        let mut fleet = supervisor.fleet();
-        if fleet.ending {
-            return;
-        }
-        sweep(&mut fleet);
         supervisor.notify.watchdog();
-        match fleet.active.clone() {
-            Some(active) => {
-                let condition = active.look();
-                if condition == Condition::Fine {
-                    fleet.set_aside = active.beat().set_aside;
-                    continue;
-                }
-                let kills = out_of_memory_kills();
-                let blame = is_to_blame(&condition, kills > memory_kills);
-                memory_kills = kills;
-                replace(supervisor, &mut fleet, &active, &condition, blame);
-                if fleet.active.is_none() {
-                    backoff.failed();
-                } else {
-                    backoff.succeeded();
-                }
+        let step = {
+            let mut fleet = supervisor.fleet();
+            if fleet.ending {
+                return;
             }
-            None if backoff.is_due() => match start_in_force(supervisor, &fleet) {
-                Ok(child) => {
-                    fleet.active = Some(child);
-                    backoff.succeeded();
-                }
+            sweep(&mut fleet);
+            look_after(&mut fleet, &mut memory_kills, backoff.is_due())
+        };
+        match step {
+            Step::Rest => {}
+            Step::FallBack(reason) => fall_back(supervisor, &reason),
+            Step::Start => match start_in_force(supervisor) {
+                Ok(()) => backoff.succeeded(),
                 Err(error) => {
                     tracing::error!(%error, "no edge could be started; it is tried again");
                     backoff.failed();
-                    if fleet.crashed_too_often(Instant::now()) {
-                        fall_back(supervisor, &mut fleet, "its process could not be started");
+                    let too_often = supervisor.fleet().crashed_too_often(Instant::now());
+                    if too_often {
+                        fall_back(supervisor, "its process could not be started");
                     }
                 }
             },
-            None => {}
         }
     }
+}
+
+fn look_after(fleet: &mut Fleet, memory_kills: &mut u64, due: bool) -> Step {
+    let Some(active) = fleet.active.clone() else { return if due { Step::Start } else { Step::Rest } };
+    let condition = active.look();
+    if condition == Condition::Fine {
+        fleet.set_aside = active.beat().set_aside;
+        return Step::Rest;
+    }
+    let kills = out_of_memory_kills();
+    let blame = is_to_blame(&condition, kills > *memory_kills);
+    *memory_kills = kills;
+    replace(fleet, &active, &condition, blame)
 }
 
 /// Waits for the next look, or for the end of the edge or the standby.
@@ -145,7 +154,7 @@ fn is_to_blame(condition: &Condition, memory: bool) -> bool {
     }
 }
 
-fn replace(supervisor: &Supervisor, fleet: &mut Fleet, old: &Arc<Child>, condition: &Condition, blame: bool) {
+fn replace(fleet: &mut Fleet, old: &Arc<Child>, condition: &Condition, blame: bool) -> Step {
     let reason = match condition {
         Condition::Ended(ending) => {
             fleet.supervision.crashes += 1;
@@ -163,106 +172,128 @@ fn replace(supervisor: &Supervisor, fleet: &mut Fleet, old: &Arc<Child>, conditi
     };
     tracing::error!(pid = old.pid, "the edge is replaced: {reason}");
     fleet.active = None;
-    if blame && fleet.crashed_too_often(Instant::now()) {
-        old.kill();
-        return fall_back(supervisor, fleet, &reason);
-    }
-    let standby = fleet.standby.take().filter(|standby| standby.number == fleet.force.loaded.number);
-    let promoted = standby.and_then(|standby| match fleet.hand_over(&standby.child) {
-        Ok(()) => Some(standby.child),
-        Err(error) => {
-            tracing::error!(%error, "the standby could not take over");
-            standby.child.kill();
-            None
-        }
-    });
-    fleet.active = promoted.or_else(|| match start_in_force(supervisor, fleet) {
-        Ok(child) => Some(child),
-        Err(error) => {
-            tracing::error!(%error, "no other edge could be started; it is tried again");
-            None
-        }
-    });
+    let step = if blame && fleet.crashed_too_often(Instant::now()) {
+        Step::FallBack(reason)
+    } else if promote(fleet) {
+        Step::Rest
+    } else {
+        Step::Start
+    };
     // Only now: what it has accepted is lost either way, and who connects meanwhile is served by the other one.
     old.kill();
     fleet.tell_supervision();
+    step
 }
 
-/// A new process with the generation in force, accepting.
-fn start_in_force(supervisor: &Supervisor, fleet: &Fleet) -> anyhow::Result<Arc<Child>> {
-    let child = load_in_force(supervisor, fleet)?;
-    if let Err(error) = fleet.hand_over(&child) {
-        child.kill();
-        return Err(error.into());
+/// The standby takes over, if there is one that has the generation in force.
+fn promote(fleet: &mut Fleet) -> bool {
+    let standby = fleet.standby.take().filter(|standby| standby.number == fleet.force.loaded.number);
+    let Some(Standby { child, .. }) = standby else { return false };
+    match fleet.hand_over(&child) {
+        Ok(()) => {
+            fleet.active = Some(child);
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "the standby could not take over");
+            child.kill();
+            false
+        }
     }
-    Ok(child)
 }
 
-fn load_in_force(supervisor: &Supervisor, fleet: &Fleet) -> io::Result<Arc<Child>> {
-    let Force { loaded, source, package, .. } = &fleet.force;
-    supervisor.load_known(loaded.number, *source, &loaded.listeners, package, &fleet.tickets)
+/// A new process takes over, with the generation in force.
+fn start_in_force(supervisor: &Supervisor) -> anyhow::Result<()> {
+    let child = load_in_force(supervisor)?;
+    let mut fleet = supervisor.fleet();
+    let done = fleet.hand_over(&child);
+    match done {
+        Ok(()) => {
+            fleet.active = Some(child);
+            fleet.tell_supervision();
+            Ok(())
+        }
+        Err(error) => {
+            child.kill();
+            Err(error.into())
+        }
+    }
+}
+
+/// A new process that has loaded what is in force; the lock is not held meanwhile.
+fn load_in_force(supervisor: &Supervisor) -> io::Result<Arc<Child>> {
+    let (loaded, source, package, tickets) = {
+        let fleet = supervisor.fleet();
+        let Force { loaded, source, package, .. } = &fleet.force;
+        (loaded.clone(), *source, package.try_clone()?, fleet.tickets.clone())
+    };
+    supervisor.load_known(loaded.number, source, &loaded.listeners, &package, &tickets)
 }
 
 /// Gives the generation in force up for the newest stored one before it that runs, or for what is compiled in.
-fn fall_back(supervisor: &Supervisor, fleet: &mut Fleet, reason: &str) {
-    let bad = fleet.force.loaded.clone();
-    let message = format!("generation {} is given up: {reason}, again and again", bad.number);
-    tracing::error!("{message}");
-    fleet.give_up(&bad.id, &message);
-    let mut found = finding("generation-given-up", message);
-    found.hint = Some("change the configuration and run `rempart reload`".to_owned());
-    fleet.refused = Some(Refusal { at: rfc3339(now()), diagnostics: vec![found] });
-    if let Some(standby) = fleet.standby.take() {
-        standby.child.kill();
-    }
+fn fall_back(supervisor: &Supervisor, reason: &str) {
+    let (bad, tickets) = {
+        let mut fleet = supervisor.fleet();
+        let bad = fleet.force.loaded.clone();
+        let message = format!("generation {} is given up: {reason}, again and again", bad.number);
+        tracing::error!("{message}");
+        fleet.give_up(&bad.id, &message);
+        let mut found = finding("generation-given-up", message);
+        found.hint = Some("change the configuration and run `rempart reload`".to_owned());
+        fleet.refused = Some(Refusal { at: rfc3339(now()), diagnostics: vec![found] });
+        if let Some(standby) = fleet.standby.take() {
+            standby.child.kill();
+        }
+        (bad, fleet.tickets.clone())
+    };
     for (number, package) in supervisor.state.stored() {
         if number >= bad.number {
             continue;
         }
         // Each try may take as long as a taste may.
         supervisor.notify.watchdog();
-        match try_stored(supervisor, fleet, number, package) {
-            Ok(()) => return fleet.tell_supervision(),
+        match try_stored(supervisor, &tickets, number, package) {
+            Ok(()) => return,
             Err(error) => tracing::error!(number, %error, "a stored generation cannot be used"),
         }
     }
-    if let Err(error) = use_defaults(supervisor, fleet, bad.listeners) {
+    if let Err(error) = use_defaults(supervisor, &tickets, bad.listeners) {
         tracing::error!(%error, "even the built-in defaults could not be started; they are tried again");
     }
-    fleet.tell_supervision();
 }
 
 /// Loads a stored generation in a new process, rehearses it, and puts it in force.
 fn try_stored(
     supervisor: &Supervisor,
-    fleet: &mut Fleet,
+    tickets: &[TicketKey],
     number: u64,
     package: std::fs::File,
 ) -> anyhow::Result<()> {
     let load = Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
-    let (child, loaded) = supervisor.load_tasted(load, Some(&package), &fleet.tickets)?;
+    let (child, loaded) = supervisor.load_tasted(load, Some(&package), tickets)?;
+    let mut fleet = supervisor.fleet();
     anyhow::ensure!(!fleet.given_up.contains_key(&loaded.id), "it was given up before");
-    put_in_force(fleet, &child, loaded, GenerationSource::LastGood, package)
+    put_in_force(&mut fleet, &child, loaded, GenerationSource::LastGood, package)
 }
 
 /// Puts the compiled-in defaults in force: every request gets 503 and a page that says so.
 fn use_defaults(
     supervisor: &Supervisor,
-    fleet: &mut Fleet,
+    tickets: &[TicketKey],
     listeners: Vec<WantedListener>,
 ) -> anyhow::Result<()> {
-    let child = supervisor.start_child(&fleet.tickets)?;
-    let number = fleet.highest + 1;
+    let child = supervisor.start_child(tickets)?;
+    let number = supervisor.fleet().highest + 1;
     let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
     let (reply, descriptors) = child.ask(Task::Load(load), &[], super::LOAD)?;
     let (Reply::Loaded(loaded), Some(package)) = (reply, descriptors.into_iter().next()) else {
         anyhow::bail!("an unexpected answer");
     };
-    put_in_force(fleet, &child, *loaded, GenerationSource::Defaults, package.into())
+    put_in_force(&mut supervisor.fleet(), &child, *loaded, GenerationSource::Defaults, package.into())
 }
 
 /// The child becomes the edge with this generation, on the sockets it wants.
-pub fn put_in_force(
+fn put_in_force(
     fleet: &mut Fleet,
     child: &Arc<Child>,
     loaded: Loaded,
@@ -284,6 +315,7 @@ pub fn put_in_force(
     let (since, warnings) = (now(), loaded.diagnostics.clone());
     fleet.set_force(Force { loaded, source, since, package, warnings });
     fleet.active = Some(child.clone());
+    fleet.tell_supervision();
     Ok(())
 }
 
