@@ -258,6 +258,11 @@ impl Planner {
         history.problem = Some(problem);
         match fault {
             Fault::Local => {}
+            // The first time another one is asked at once: a name need not wait for an authority that is down.
+            Fault::Authority { .. } if history.failures == 1 => {
+                history.with_authority = 0;
+                history.authority = self.after(authority);
+            }
             Fault::Authority { .. } => history.with_authority += 1,
             Fault::Name => {
                 history.with_authority += 1;
