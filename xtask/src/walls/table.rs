@@ -134,7 +134,12 @@ pub const FOREIGN: &[Foreign] = &[
     },
     Foreign {
         path: "tokio_rustls",
-        homes: &["crates/edge/src/tls/", "crates/edge/src/io.rs", "crates/edge/src/upstream/transport.rs", "crates/acme/tests/"],
+        homes: &[
+            "crates/edge/src/tls/",
+            "crates/edge/src/io.rs",
+            "crates/edge/src/upstream/transport.rs",
+            "crates/acme/tests/",
+        ],
     },
     Foreign { path: "rcgen", homes: &["crates/edge/src/tls/", "crates/snapshot/tests/", "crates/acme/"] },
 ];
