@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use api::certificates::{AcmeAuthority, AcmeSettings};
 use base::time::Timestamp;
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
@@ -132,9 +133,17 @@ impl<S: Store + 'static, P: Publisher + 'static> Keeper<S, P> {
                     Some(command) => self.take(command, &running),
                     None => return,
                 },
-                Some(done) = running.next(), if !running.is_empty() => self.finish(done),
+                Some(done) = running.next(), if !running.is_empty() => {
+                    self.finish(done);
+                    // What ended together is planned for together.
+                    while let Some(Some(done)) = running.next().now_or_never() {
+                        self.finish(done);
+                    }
+                }
                 () = tokio::time::sleep(sleep) => {}
             }
+            // Tasks that end without waiting would keep connections and timers from their turn.
+            tokio::task::yield_now().await;
         }
     }
 

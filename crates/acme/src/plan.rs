@@ -35,6 +35,8 @@ struct Record {
     hold: Option<Pause>,
     /// Whether the authority itself asked for the hold.
     asked: bool,
+    /// It has no renewal information; asked again after this.
+    without_windows: Option<Pause>,
     /// When orders were begun, oldest first; at most `orders_per_period`.
     orders: VecDeque<Timestamp>,
 }
@@ -304,7 +306,14 @@ impl Planner {
             return;
         }
         let wait = match answer {
-            WindowAnswer::Unsupported => LONGEST_WINDOW_CHECK,
+            WindowAnswer::Unsupported => {
+                // One answer is good for all names.
+                if let Some(record) = issued.authority.as_ref().and_then(|one| self.records.get_mut(one)) {
+                    let until = now.plus(LONGEST_WINDOW_CHECK);
+                    record.without_windows = Some(Pause { from: now, until });
+                }
+                LONGEST_WINDOW_CHECK
+            }
             WindowAnswer::Failed => FAILED_WINDOW_CHECK,
             // An empty window, or one after the end, is as good as no answer (RFC 9773 section 4.2).
             WindowAnswer::Suggested { window, .. }
@@ -388,8 +397,10 @@ impl Planner {
     fn ask_window(&self, tracked: &Tracked, now: Timestamp) -> Option<Planned> {
         let issued = tracked.history.issued.as_ref()?;
         let authority = issued.authority.as_ref().filter(|authority| self.authorities.contains(authority))?;
-        let hold = self.records.get(authority).and_then(|record| record.hold.as_ref());
-        let at = issued.ask_again.max(Pause::end(hold, now));
+        let record = self.records.get(authority);
+        let hold = record.and_then(|record| record.hold.as_ref());
+        let without = record.and_then(|record| record.without_windows.as_ref());
+        let at = issued.ask_again.max(Pause::end(hold, now)).max(Pause::end(without, now));
         let certificate_id = issued.certificate_id.clone()?;
         Some(Planned { at, task: Task::AskWindow { authority: authority.clone(), certificate_id } })
     }
@@ -508,17 +519,17 @@ fn part(random: &mut Random, whole: Duration) -> Duration {
     Duration::from_millis(u64::from(random.below(steps)))
 }
 
-/// The first moment at which fewer than `limit` of these times lie within the last `period`. Times in the future, left by a
-/// clock that has been set back, do not count.
+/// The first moment at which fewer than `limit` of these times, oldest first, lie within the last `period`. Looks at one of them:
+/// this is asked for every name at every turn. A time in the future, left by a clock that has been set back, does not count.
 pub(crate) fn limit_allows(
-    times: impl Iterator<Item = Timestamp>,
+    mut times: impl ExactSizeIterator<Item = Timestamp>,
     limit: usize,
     period: Duration,
     now: Timestamp,
 ) -> Timestamp {
-    let recent: Vec<Timestamp> = times.filter(|&time| time <= now && between(time, now) < period).collect();
-    match recent.len().checked_sub(limit).and_then(|surplus| recent.get(surplus)) {
-        Some(oldest) => oldest.plus(period),
-        None => now,
+    let decisive = times.len().checked_sub(limit).and_then(|surplus| times.nth(surplus));
+    match decisive {
+        Some(time) if time <= now && between(time, now) < period => time.plus(period),
+        _ => now,
     }
 }

@@ -385,3 +385,18 @@ fn names_that_are_let_go_stay_away_and_authorities_that_go_are_not_asked() {
     planner.set_authorities(vec![A.into()]);
     assert_eq!(next(&planner, &one, 2 * DAY).0, A);
 }
+
+#[test]
+fn an_authority_without_renewal_information_is_asked_once_a_day_and_not_for_every_name() {
+    let (mut planner, one) = planner(&[A]);
+    let two = name("two.example");
+    planner.track(two.clone(), History::default(), None, false);
+    planner.issued(&one, A, &facts(0, 90 * DAY), at(0));
+    planner.issued(&two, A, &facts(0, 80 * DAY), at(0));
+    planner.window(&one, &format!("key.{}", 90 * DAY), &WindowAnswer::Unsupported, at(0));
+    for name in [&one, &two] {
+        let planned = planner.next(name, at(10)).unwrap();
+        assert!(matches!(planned.task, Task::AskWindow { .. }));
+        assert_eq!(planned.at, at(DAY), "{name}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Authorities for the tests: pebble on loopback, and a front that answers whatever a test wants.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -22,8 +23,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 const NONCES_REFUSED: &str = "15";
 /// Attempts to find ports nobody else takes meanwhile.
 const STARTS: usize = 5;
-/// Attempts to connect to one that has said it is there, 5 ms apart.
-const CONNECTS: usize = 1_000;
+/// Ports below those the system gives to outgoing connections, which would take them at any moment.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// A certificate for 127.0.0.1 and the root that signed it, as files.
 pub struct Tls {
@@ -154,7 +155,7 @@ impl Pebble {
             .spawn()
             .expect("pebble is missing: `cargo xtask setup` installs it, or the Debian package pebble does");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let pebble = Self { child, address, management };
+        let mut pebble = Self { child, address, management };
         // Silence means that it ended: a port was taken meanwhile.
         lines.by_ref().map_while(Result::ok).find(|line| line.contains("ACME directory available"))?;
         // It goes on talking and would stop at a full pipe.
@@ -162,17 +163,21 @@ impl Pebble {
         pebble.listens().then_some(pebble)
     }
 
-    /// It announces itself before it listens, so that has to be tried.
-    fn listens(&self) -> bool {
-        [self.address, self.management].iter().all(|address| {
-            (0..CONNECTS).any(|_| {
-                let connected = std::net::TcpStream::connect(address).is_ok();
-                if !connected {
-                    std::thread::sleep(Duration::from_millis(5));
+    /// It announces itself before it listens, so that has to be tried; an end means that a port was taken.
+    fn listens(&mut self) -> bool {
+        for address in [self.address, self.management] {
+            while std::net::TcpStream::connect(address).is_err() {
+                if self.has_ended() {
+                    return false;
                 }
-                connected
-            })
-        })
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        !self.has_ended()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub fn authority(&self, tls: &Tls) -> AcmeAuthority {
@@ -198,7 +203,10 @@ pub fn authority(address: SocketAddr, tls: &Tls) -> AcmeAuthority {
 
 /// A loopback port that was free a moment ago.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    let drawn = RandomState::new().build_hasher().finish();
+    let first = u16::try_from(drawn % u64::from(PORTS.end - PORTS.start)).unwrap();
+    let (before, after) = (PORTS.start..PORTS.start + first, PORTS.start + first..PORTS.end);
+    after.chain(before).find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()).unwrap()
 }
 
 /// Status, Retry-After and body for the path of a request.

@@ -1,7 +1,7 @@
 //! What surrounds a keeper in these tests: DNS, an edge that shows challenges, a watched store, a clock that can be moved.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -47,8 +47,8 @@ pub struct World {
     /// Microseconds the keeper's clock is ahead.
     ahead: Arc<AtomicU64>,
     changed: Rc<Notify>,
-    /// Names of which a failure has been written down.
-    pub failed: Rc<RefCell<BTreeSet<String>>>,
+    /// The last failure of each name of which one has been written down.
+    pub failed: Rc<RefCell<BTreeMap<String, String>>>,
 }
 
 impl World {
@@ -161,7 +161,7 @@ impl World {
 pub struct Watched {
     files: FileStore,
     changed: Rc<Notify>,
-    failed: Rc<RefCell<BTreeSet<String>>>,
+    failed: Rc<RefCell<BTreeMap<String, String>>>,
 }
 
 impl Store for Watched {
@@ -181,8 +181,8 @@ impl Store for Watched {
 
     fn put_history(&self, name: &Name, history: &History) -> Result<(), StoreError> {
         self.files.put_history(name, history)?;
-        if history.problem.is_some() {
-            self.failed.borrow_mut().insert(name.to_string());
+        if let Some(problem) = &history.problem {
+            self.failed.borrow_mut().insert(name.to_string(), problem.clone());
         }
         self.changed.notify_one();
         Ok(())
