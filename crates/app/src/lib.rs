@@ -30,6 +30,9 @@ use edge::telemetry::metrics::Metrics;
 use report::Terminal;
 use serde_json::json;
 use snapshot::Mode;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Lets a result go on purpose; a comment at the call says why.
 pub(crate) fn ignore<T>(_: T) {}
@@ -84,17 +87,18 @@ pub fn main() -> ExitCode {
 
 /// The program's own log, on standard error so that standard output stays for results and the access log.
 fn start_log(terminal: &Terminal) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("REMPART_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // `Targets` knows levels and modules; what `EnvFilter` knows beyond that costs a regex engine in every process.
+    let wanted = std::env::var("REMPART_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(terminal.error_colour)
         .with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
     if terminal.json {
-        builder.json().init();
+        registry.with(layer.json()).init();
     } else {
-        builder.init();
+        registry.with(layer).init();
     }
 }
 

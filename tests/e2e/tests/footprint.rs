@@ -9,7 +9,7 @@ use crate::heavy;
 use crate::stage::{HOST, config};
 
 /// Bounds of issue 3 in bytes: supervisor and edge, for the optimised binary.
-const OPTIMISED: (u64, u64) = (8 << 20, 30 << 20);
+const OPTIMISED: (u64, u64) = (8 << 20, 24 << 20);
 /// The unoptimised one has a larger program text.
 const UNOPTIMISED: (u64, u64) = (48 << 20, 80 << 20);
 
@@ -22,11 +22,13 @@ fn idle_processes_are_small() {
     assert_eq!(rempart.client().get(HOST, "/ok").unwrap().text(), "ok");
     assert_eq!(rempart.http2(HOST).get(HOST, "/ok").unwrap().body, b"ok");
     let resident = |role| memory::resident(process_of(&status, role).unwrap());
-    let supervisor = resident(ProcessRole::Supervisor);
+    // Most of what is resident in it is the program, which the others have mapped too: it is counted once.
+    let supervisor = memory::proportional(process_of(&status, ProcessRole::Supervisor).unwrap());
     let (edge, standby) = (resident(ProcessRole::Edge), resident(ProcessRole::Standby));
     println!(
-        "resident: supervisor {} KiB, edge {} KiB, standby {} KiB",
+        "supervisor {} KiB (resident {} KiB), edge resident {} KiB, standby {} KiB",
         supervisor / 1024,
+        resident(ProcessRole::Supervisor) / 1024,
         edge / 1024,
         standby / 1024
     );

@@ -208,13 +208,14 @@ fn after_three_failures_the_next_authority_is_asked_and_then_the_first_again() {
 #[test]
 fn an_authority_that_is_down_is_left_for_the_next_by_every_name() {
     let (mut planner, one) = planner(&[A, B]);
-    let [two, three, four] = ["two.example", "three.example", "four.example"].map(name);
-    for name in [&two, &three, &four] {
+    let [two, three, four, five] = ["two.example", "three.example", "four.example", "five.example"].map(name);
+    for name in [&two, &three, &four, &five] {
         planner.track(name.clone(), History::default(), None, false);
     }
     let now = DAY;
     fail(&mut planner, &one, A, DOWN, now);
-    assert!(next(&planner, &one, now).1 > now, "one failure proves little");
+    assert_eq!(next(&planner, &one, now), (B.to_owned(), now), "the other is asked at once");
+    assert_eq!(next(&planner, &two, now), (A.to_owned(), now), "one failure proves little to others");
     fail(&mut planner, &two, A, DOWN, now);
     fail(&mut planner, &three, A, DOWN, now);
     for name in [&three, &four] {
@@ -225,9 +226,9 @@ fn an_authority_that_is_down_is_left_for_the_next_by_every_name() {
         fail(&mut planner, &four, A, DOWN, now + 1);
     }
     assert_eq!(next(&planner, &name("four.example"), now + 61 + 3_000).0, B, "four went on to the next");
-    assert_eq!(next(&planner, &three, now + 61).0, A, "after its hold it is tried again");
-    fail(&mut planner, &three, A, DOWN, now + 61);
-    assert_eq!(next(&planner, &three, now + 62), (B.to_owned(), now + 62));
+    assert_eq!(next(&planner, &five, now + 61).0, A, "after its hold it is tried again");
+    fail(&mut planner, &five, A, DOWN, now + 61);
+    assert_eq!(next(&planner, &five, now + 62), (B.to_owned(), now + 62));
     // With all of them down, the one that is free first is waited for.
     for _ in 0..3 {
         fail(&mut planner, &three, B, DOWN, now + 62);
