@@ -296,3 +296,41 @@ fn thread_error(error: &io::Error) -> LoadError {
         hint: "allow more processes for this user (`ulimit -u`) or configure fewer threads".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base::time::Timestamp;
+    use snapshot::source::SourceTree;
+    use snapshot::{Input, Mode};
+
+    use super::*;
+    use crate::generation::Loader;
+    use crate::tls::certificates::Expired;
+
+    #[test]
+    fn a_thread_that_hangs_does_not_hold_up_the_end() {
+        let text = b"[[site]]\nhosts = [\"*\"]\n[[site.origin]]\nurl = \"http://127.0.0.1:9\"\n[[listen]]\n\
+            address = \"127.0.0.1:0\"\ntls = false\n";
+        let input = Input { file: "test.toml", text, tree: &SourceTree::default() };
+        let mut compiled = snapshot::compile(input, Timestamp(0), Mode::Fresh).snapshot.unwrap();
+        compiled.access_log.to = snapshot::generation::AccessLogTarget::Off;
+        let access_log = Arc::new(AccessLog::start(&compiled.access_log, Arc::default()).unwrap());
+        let metrics = Arc::new(Metrics::new(2, access_log.counts().clone()));
+        let loader = Loader::new(metrics.clone()).unwrap();
+        let first = loader.load(Arc::new(compiled), 1, None, Timestamp(0), Expired::Refuse).unwrap();
+        let options = EdgeOptions { threads: 2, seed: 1, metrics, access_log };
+        let mut edge = Edge::start(options, first).unwrap();
+
+        let (commands, unread) = mpsc::channel(COMMANDS);
+        let (free, hanging) = std::sync::mpsc::channel::<()>();
+        let handle = std::thread::spawn(move || {
+            assert!(hanging.recv().is_err());
+            drop(unread);
+        });
+        edge.threads[1] = Thread { commands, handle: Mutex::new(Some(handle)) };
+        let limits = Drain { idle: Duration::ZERO, requests: Duration::ZERO, tunnels: Duration::ZERO };
+        assert!(!edge.drain(limits));
+        assert!(lock(&edge.threads[1].handle).is_some(), "left behind, not waited for");
+        drop(free);
+    }
+}
