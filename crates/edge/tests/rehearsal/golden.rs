@@ -34,7 +34,7 @@ fn a_realistic_generation_passes_without_a_trace() {
     };
     assert_eq!(counters(&before), counters(&stage.metrics.render()));
     assert!(!counters(&before).is_empty());
-    assert!(stage.edge.drain(Duration::from_secs(10)));
+    assert!(stage.edge.drain(snapshot::generation::Drain::default()));
     assert!(stage.log.shutdown(Duration::from_secs(10)));
     assert_eq!(std::fs::read(&file).unwrap_or_default(), b"");
 }
