@@ -122,7 +122,9 @@ fn rustdoc(runner: &Runner) -> Result<()> {
 }
 
 fn unit(runner: &Runner) -> Result<()> {
-    runner.cargo(&["test", "--workspace", "--exclude", "e2e", "--locked", "--no-fail-fast"])
+    runner.cargo(&["test", "--workspace", "--exclude", "e2e", "--locked", "--no-fail-fast"])?;
+    // What the faults do is only there with them.
+    runner.cargo(&["test", "--package", "edge", "--features", "faults", "--test", "rehearsal", "--locked"])
 }
 
 fn build(runner: &Runner) -> Result<()> {

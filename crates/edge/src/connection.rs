@@ -186,6 +186,7 @@ mod tests {
         let listener = ListenerState {
             configured: "127.0.0.1:80".parse().unwrap(),
             tls: Cell::new(false),
+            rehearsal: None,
             removed: Cell::new(None),
             process: process.clone(),
         };

@@ -1,7 +1,6 @@
 //! Probes against an edge that accepts, one that has paused, and something else altogether.
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use api::process::ListenerOrder;
 use edge::probe::probe;

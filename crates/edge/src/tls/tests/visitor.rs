@@ -4,23 +4,34 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::fixture::*;
 use crate::tls::accept;
+use crate::tls::server::ServerSettings;
 use crate::tls::visitor::{Presented, connect, is_alert};
 
-/// One handshake over loopback; `None` closes the connection instead.
-async fn visit(server: Option<Arc<ServerConfig>>, host: &str, http2: bool) -> std::io::Result<Presented> {
+/// Who is visited.
+enum Host {
+    Edge(Arc<ServerSettings>),
+    Other(Box<ServerConfig>),
+    /// Closes the connection.
+    Nobody,
+}
+
+/// One handshake over loopback.
+async fn visit(server: Host, host: &str, http2: bool) -> std::io::Result<Presented> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serve = async {
         let (stream, _) = listener.accept().await.unwrap();
         match server {
-            Some(server) => accept(stream, &server).await.ok(),
-            None => None,
+            Host::Edge(settings) => drop(accept(stream, &settings).await),
+            Host::Other(config) => drop(TlsAcceptor::from(Arc::new(*config)).accept(stream).await),
+            Host::Nobody => {}
         }
     };
-    let (presented, _accepted) =
+    let (presented, ()) =
         tokio::join!(async { connect(TcpStream::connect(address).await?, host, http2).await }, serve);
     presented
 }
@@ -29,7 +40,7 @@ async fn visit(server: Option<Arc<ServerConfig>>, host: &str, http2: bool) -> st
 async fn it_is_told_which_hosts_the_certificate_is_for() {
     let server = development_server(&authority(), &["a.example", "192.0.2.1"]);
     for (host, http2) in [("a.example", true), ("a.example", false), ("192.0.2.1", true)] {
-        let presented = visit(Some(server.clone()), host, http2).await.unwrap();
+        let presented = visit(Host::Edge(server.clone()), host, http2).await.unwrap();
         assert_eq!(presented.http2, http2);
         for (asked, covered) in
             [("a.example", true), ("192.0.2.1", true), ("b.example", false), ("..", false)]
@@ -41,10 +52,11 @@ async fn it_is_told_which_hosts_the_certificate_is_for() {
 
 #[tokio::test]
 async fn an_alert_is_told_from_silence() {
-    let mut server = (*development_server(&authority(), &["a.example"])).clone();
+    let edge = development_server(&authority(), &["a.example"]);
+    let mut server = (*edge.for_everyone().unwrap().config).clone();
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let refused = visit(Some(Arc::new(server)), "a.example", true).await.err().unwrap();
+    let refused = visit(Host::Other(Box::new(server)), "a.example", true).await.err().unwrap();
     assert!(is_alert(&refused), "{refused}");
-    let closed = visit(None, "a.example", true).await.err().unwrap();
+    let closed = visit(Host::Nobody, "a.example", true).await.err().unwrap();
     assert!(!is_alert(&closed), "{closed}");
 }
