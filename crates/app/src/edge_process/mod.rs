@@ -238,7 +238,7 @@ impl EdgeProcess {
         self.metrics.set_supervision(supervision.clone());
     }
 
-    /// Reads, compiles and loads. The first generation also starts the threads, so that taking over costs nothing.
+    /// Reads, compiles and loads.
     fn load(&self, load: Load, descriptors: Vec<OwnedFd>) -> (Reply, Vec<OwnedFd>) {
         match self.try_load(load, descriptors) {
             Ok((loaded, package)) => (Reply::Loaded(Box::new(loaded)), vec![package]),
@@ -247,60 +247,19 @@ impl EdgeProcess {
     }
 
     fn try_load(&self, load: Load, descriptors: Vec<OwnedFd>) -> Result<(Loaded, OwnedFd), Vec<Diagnostic>> {
-        let problem = |error: anyhow::Error| vec![cannot_start(&error)];
         let given = descriptors.into_iter().next().map(File::from);
         let (number, source) = (load.number, load.source);
         if let LoadFrom::Defaults { listeners } = &load.from {
-            return self.load_defaults(number, listeners);
+            let wanted: Vec<_> = listeners.iter().map(|listener| (listener.address, listener.tls)).collect();
+            let built = self.builder.load(Arc::new(snapshot::defaults(&wanted)), number)?;
+            let sources =
+                Sources { file: DEFAULTS.to_owned(), text: Arc::from(&b""[..]), tree: Default::default() };
+            return self.get_ready(number, built, &sources, source, None);
         }
         let is_package = matches!(load.from, LoadFrom::Package { .. });
         let (sources, mode) = self.gather(load.from, given.as_ref())?;
         let built = self.builder.build(&sources, number, mode)?;
-        let package = match given.filter(|_| is_package) {
-            Some(package) => package,
-            None => package::make(number, &sources)
-                .context("the generation could not be put into a package")
-                .map_err(problem)?,
-        };
-        let copy = package.try_clone().map_err(|error| problem(error.into()))?;
-        let watched = sources::watched(&sources, &self.certificates);
-        let Built { generation, warnings, compiled, places } = built;
-        let loaded = describe(number, &compiled, &sources, &places, watched, warnings);
-        self.get_ready(Ready {
-            generation: Arc::new(generation),
-            loaded: loaded.clone(),
-            source,
-            package,
-            places,
-        })
-        .map_err(problem)?;
-        Ok((loaded, copy.into()))
-    }
-
-    fn load_defaults(
-        &self,
-        number: u64,
-        listeners: &[WantedListener],
-    ) -> Result<(Loaded, OwnedFd), Vec<Diagnostic>> {
-        let problem = |error: anyhow::Error| vec![cannot_start(&error)];
-        let wanted: Vec<_> = listeners.iter().map(|listener| (listener.address, listener.tls)).collect();
-        let sources =
-            Sources { file: DEFAULTS.to_owned(), text: Arc::from(&b""[..]), tree: Default::default() };
-        let built = self.builder.load(Arc::new(snapshot::defaults(&wanted)), number)?;
-        let package = package::make(number, &sources).map_err(|error| problem(error.into()))?;
-        let copy = package.try_clone().map_err(|error| problem(error.into()))?;
-        let loaded = describe(number, &built.compiled, &sources, &built.places, Vec::new(), built.warnings);
-        let source = GenerationSource::Defaults;
-        let places = built.places;
-        self.get_ready(Ready {
-            generation: Arc::new(built.generation),
-            loaded: loaded.clone(),
-            source,
-            package,
-            places,
-        })
-        .map_err(problem)?;
-        Ok((loaded, copy.into()))
+        self.get_ready(number, built, &sources, source, given.filter(|_| is_package))
     }
 
     fn gather(&self, from: LoadFrom, package: Option<&File>) -> Result<(Sources, Mode), Vec<Diagnostic>> {
@@ -331,25 +290,47 @@ impl EdgeProcess {
         }
     }
 
-    fn get_ready(&self, ready: Ready) -> anyhow::Result<()> {
+    /// Describes what was loaded, and keeps it, with a package of its sources, until it is put in force.
+    fn get_ready(
+        &self,
+        number: u64,
+        built: Built,
+        sources: &Sources,
+        source: GenerationSource,
+        package: Option<File>,
+    ) -> Result<(Loaded, OwnedFd), Vec<Diagnostic>> {
+        let problem = |error: anyhow::Error| vec![cannot_start(&error)];
+        let package = package.map_or_else(|| package::make(number, sources), Ok);
+        let package = package.context("the generation could not be put into a package").map_err(problem)?;
+        let copy = package.try_clone().map_err(|error| problem(error.into()))?;
+        let watched = sources::watched(sources, &self.certificates);
+        let Built { generation, warnings, compiled, places } = built;
+        let loaded = describe(number, &compiled, sources, &places, watched, warnings);
+        let generation = Arc::new(generation);
+        self.start_threads(&generation).map_err(problem)?;
+        let ready = Ready { generation, loaded: loaded.clone(), source, package, places };
+        self.lock().pending = Some(ready);
+        Ok((loaded, copy.into()))
+    }
+
+    /// The first generation starts the edge's threads, so that taking over costs nothing later.
+    fn start_threads(&self, generation: &Arc<Generation>) -> anyhow::Result<()> {
         let mut parts = self.lock();
-        if parts.edge.is_none() {
-            let compiled = &ready.generation.snapshot;
-            // Nothing is written before this process serves: the log belongs to whoever does.
-            let silent =
-                snapshot::generation::AccessLog { to: AccessLogTarget::Off, ..compiled.access_log.clone() };
-            let log = Arc::new(AccessLog::start(&silent, self.metrics.log_counts())?);
-            let threads = threads(compiled);
-            let metrics = self.metrics.clone();
-            let options = EdgeOptions { threads, seed: self.seed, metrics, access_log: log.clone() };
-            let edge =
-                Edge::start(options, ready.generation.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
-            let edge = Arc::new(edge);
-            parts.access_log = Some(log);
-            parts.edge = Some(edge.clone());
-            self.lock_living().0 = Some(edge);
+        if parts.edge.is_some() {
+            return Ok(());
         }
-        parts.pending = Some(ready);
+        let compiled = &generation.snapshot;
+        // Nothing is written before this process serves: the log belongs to whoever does.
+        let silent =
+            snapshot::generation::AccessLog { to: AccessLogTarget::Off, ..compiled.access_log.clone() };
+        let log = Arc::new(AccessLog::start(&silent, self.metrics.log_counts())?);
+        let (threads, metrics) = (threads(compiled), self.metrics.clone());
+        let options = EdgeOptions { threads, seed: self.seed, metrics, access_log: log.clone() };
+        let edge = Edge::start(options, generation.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let edge = Arc::new(edge);
+        parts.access_log = Some(log);
+        parts.edge = Some(edge.clone());
+        self.lock_living().0 = Some(edge);
         Ok(())
     }
 

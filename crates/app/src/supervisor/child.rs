@@ -48,6 +48,10 @@ impl Launch {
     /// The command that starts a child in this role.
     pub fn command(&self, role: &str) -> Command {
         let mut command = Command::new(&self.program);
+        if self.program == own_program() {
+            // What lists of processes show.
+            command.arg0("rempart");
+        }
         command.args(&self.options).arg("child").arg(role).arg("--state-dir").arg(&self.state);
         // A group of its own: what is typed at a terminal is for the supervisor, which then orders.
         command.process_group(0);
