@@ -3,6 +3,7 @@
 //! Taster, standby and edge are the same program in this order: `Load`, `Rehearse`, wait, `Activate`. When the supervisor
 //! goes away, an edge that serves goes on serving and waits to be adopted; any other process ends.
 
+mod expiry;
 mod orphan;
 mod status;
 
@@ -59,6 +60,7 @@ pub fn run(settings: &Settings, stream: UnixStream) -> anyhow::Result<u8> {
     process.talk_to(channel.clone());
     give_signs_of_life(process.clone())?;
     end_on_signal(process.clone())?;
+    expiry::watch(process.clone())?;
     let mut channel = Some(channel);
     while let Some(current) = channel.take() {
         match process.obey(&current) {

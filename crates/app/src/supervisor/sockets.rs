@@ -310,3 +310,72 @@ fn bind_error(listener: &WantedListener, error: &io::Error) -> Diagnostic {
         hint: Some(hint),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(addresses: &[(&str, bool)]) -> Vec<WantedListener> {
+        let listener = |(address, tls): &(&str, bool)| {
+            let address = address.parse().unwrap();
+            WantedListener { address, tls: *tls, location: None }
+        };
+        addresses.iter().map(listener).collect()
+    }
+
+    fn put(sockets: &mut Sockets, addresses: &[(&str, bool)]) -> (Vec<ListenerOrder>, usize) {
+        let plan = sockets.plan(&wanted(addresses), 2).unwrap();
+        let (orders, descriptors) = sockets.orders(&plan, true);
+        let told = (orders, descriptors.len());
+        sockets.put_in_force(plan);
+        told
+    }
+
+    #[test]
+    fn what_stays_keeps_its_number_and_its_sockets() {
+        let mut sockets = Sockets::default();
+        let (first, sent) = put(&mut sockets, &[("127.0.0.1:0", false), ("127.0.0.1:0", true)]);
+        assert_eq!((sent, first[0].sockets, first[1].sockets), (4, 2, 2));
+        let (second, sent) = put(&mut sockets, &[("127.0.0.1:0", true), ("[::1]:0", false)]);
+        assert_eq!((second[0].id, second[0].address), (first[1].id, first[1].address));
+        assert_eq!((sent, second[0].sockets), (2, 0), "only the new one is sent");
+        assert_eq!(sockets.all_orders().1.len(), 4, "a process that has none gets all");
+        assert!(std::net::TcpStream::connect(first[0].address).is_err(), "what is not wanted is closed");
+        assert!(std::net::TcpStream::connect(second[1].address).is_ok());
+        let (third, _) = put(&mut sockets, &[("127.0.0.1:0", false)]);
+        assert_eq!((third[0].id, third[0].tls), (second[0].id, false), "TLS can change on the same sockets");
+    }
+
+    #[test]
+    fn a_port_in_use_changes_nothing() {
+        let mut sockets = Sockets::default();
+        put(&mut sockets, &[("127.0.0.1:0", false)]);
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let found =
+            sockets.plan(&wanted(&[(address.as_str(), false), ("127.0.0.1:0", false)]), 2).unwrap_err();
+        assert_eq!(found[0].code, "port-in-use");
+        assert_eq!(sockets.in_force().len(), 1);
+    }
+
+    #[test]
+    fn what_was_released_for_a_change_that_failed_is_opened_again() {
+        let mut sockets = Sockets::default();
+        let (before, _) = put(&mut sockets, &[("127.0.0.1:0", false)]);
+        let plan = sockets.plan(&[], 2).unwrap();
+        sockets.release(&plan);
+        assert!(std::net::TcpStream::connect(before[0].address).is_err());
+        sockets.restore(2);
+        assert!(std::net::TcpStream::connect(before[0].address).is_ok());
+        assert_eq!(sockets.all_orders().1.len(), 2);
+    }
+
+    #[test]
+    fn a_socket_that_was_passed_in_serves_the_listener_with_its_address() {
+        let passed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = passed.local_addr().unwrap().to_string();
+        let mut sockets = Sockets { inherited: vec![passed], ..Sockets::default() };
+        let (orders, sent) = put(&mut sockets, &[(address.as_str(), true)]);
+        assert_eq!((orders[0].sockets, sent), (1, 1), "one socket, shared by all threads");
+    }
+}
