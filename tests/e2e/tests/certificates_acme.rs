@@ -156,3 +156,31 @@ fn without_an_authority_the_rest_is_served_and_the_trouble_is_told() {
     let status = listed(&rempart, NAMES[0]);
     assert!(status.expires.is_none(), "{status:#?}");
 }
+
+#[test]
+fn a_name_on_the_list_gets_its_certificate_when_a_visitor_asks_for_it() {
+    let (host, addresses) = (Host::new(), Addresses::free());
+    let pebble = Pebble::start(addresses.0[0].port(), addresses.0[1].port(), REFUSED_NONCES);
+    let place = Place::new();
+    place.write("pebble.pem", pebble.server_authority());
+    let mut acme = acme("http-01");
+    acme += "on_demand = [\"*.shops.acme.test\"]\n";
+    acme += &format!("[[acme.authority]]\ndirectory = \"{}\"\nroots = \"pebble.pem\"", pebble.directory());
+    let config = addresses.listeners(Config::new().raw(PATIENT).raw(&acme));
+    let config = config.site("shops", &["one.acme.test", "*.shops.acme.test", "*.other.acme.test"]);
+    let refused = config.clone().raw("[site.tls]\nacme = true").origin(host.url());
+    place.write("rempart.toml", refused.text());
+    let (code, report) = place.check("rempart.toml");
+    assert_eq!(code, Some(1), "nobody shows control over *.other.acme.test: {report:?}");
+
+    let addresses_again = addresses.listeners(Config::new().raw(PATIENT).raw(&acme));
+    let config = addresses_again.site("shops", &["one.acme.test", "*.shops.acme.test"]);
+    place.write("rempart.toml", config.raw("[site.tls]\nacme = true").origin(host.url()).text());
+    let rempart = place.run();
+    let root = pebble.root();
+    let asked = await_certificate(&rempart, &root, "a.shops.acme.test", None);
+    assert_ne!(asked, await_certificate(&rempart, &root, "one.acme.test", None), "one certificate each");
+    let Answer::Certificates { certificates } = rempart.ask(&Request::Certificates) else { panic!() };
+    let names: Vec<_> = certificates.iter().flat_map(|certificate| &certificate.names).collect();
+    assert!(!names.iter().any(|name| *name == "b.shops.acme.test"), "nobody asked for that: {names:?}");
+}

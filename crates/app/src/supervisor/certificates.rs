@@ -37,7 +37,7 @@ pub fn keep(supervisor: &Supervisor) {
         listen(supervisor, &said, running.as_ref());
         let (ending, wanted, names) = {
             let fleet = supervisor.fleet();
-            let names = fleet.active.as_ref().map(|active| active.beat().wanted).unwrap_or_default();
+            let names = fleet.active.as_ref().map(|active| active.take_wanted()).unwrap_or_default();
             (fleet.ending, fleet.force.loaded.acme.clone(), names)
         };
         if ending {

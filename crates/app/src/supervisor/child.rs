@@ -1,6 +1,6 @@
 //! One child process as the supervisor sees it: started or adopted, asked, watched, ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const SILENT_LOOKS: u32 = 100;
 /// Signs of life (about 100 ms each) in which a thread has not moved on, after which it hangs.
 const STUCK_BEATS: u32 = 40;
+/// Names visitors asked for that wait to be passed on; who is left out asks again.
+const MAX_WANTED: usize = 1024;
 /// Words of a keeper waiting to be dealt with.
 pub const WORDS: usize = 16;
 
@@ -158,6 +160,8 @@ type Answer = (Reply, Vec<OwnedFd>);
 struct Inbox {
     waiting: Mutex<HashMap<u64, SyncSender<Answer>>>,
     beat: Mutex<(u64, Beat)>,
+    /// Names visitors asked for, of all beats since they were last taken.
+    wanted: Mutex<BTreeSet<String>>,
     closed: AtomicBool,
 }
 
@@ -302,6 +306,11 @@ impl Child {
         lock(&self.inbox.beat).1.clone()
     }
 
+    /// Names visitors asked for since this was last called.
+    pub fn take_wanted(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.inbox.wanted)).into_iter().collect()
+    }
+
     /// Looks how it is. To be called about every 20 ms: how long a child may be silent is counted in looks, so that
     /// a supervisor that was held up itself does not blame its child.
     pub fn look(&self) -> Condition {
@@ -418,7 +427,13 @@ fn read(channel: &Channel, inbox: &Inbox, first: &SyncSender<First>, words: Opti
                 // Who asked may have given up waiting.
                 drop(waiting.map(|sender| sender.try_send((reply, descriptors))));
             }
-            Word::Beat(beat) => {
+            Word::Beat(mut beat) => {
+                let names = std::mem::take(&mut beat.wanted);
+                if !names.is_empty() {
+                    let mut wanted = lock(&inbox.wanted);
+                    let room = MAX_WANTED.saturating_sub(wanted.len());
+                    wanted.extend(names.into_iter().take(room));
+                }
                 let mut last = lock(&inbox.beat);
                 *last = (last.0 + 1, beat);
             }

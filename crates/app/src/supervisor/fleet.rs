@@ -17,7 +17,7 @@ use super::child::{AskError, Child};
 use super::sockets::Sockets;
 
 /// Time for an edge to take sockets over; it has everything loaded.
-const TAKE_OVER: Duration = Duration::from_secs(5);
+const TAKE_OVER: Duration = Duration::from_secs(2);
 /// Time for a small order.
 pub const SMALL: Duration = Duration::from_secs(2);
 /// Crashes of a generation within `CRASH_WINDOW` after which it is given up.
