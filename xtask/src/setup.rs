@@ -37,7 +37,6 @@ const TESTS: &[Need] = &[
     Need { package: "python3-venv", probe: Probe::Runs(&["python3", "-c", "import venv, ensurepip"]) },
     Need { package: "nghttp2-client", probe: Probe::Program("h2load") },
     Need { package: "pebble", probe: Probe::Program("pebble") },
-    Need { package: "faketime", probe: Probe::Program("faketime") },
     Need { package: "systemd", probe: Probe::Program("systemd-socket-activate") },
     Need { package: "chromium", probe: Probe::Program("chromium") },
     Need { package: "chromium-driver", probe: Probe::Program("chromedriver") },
