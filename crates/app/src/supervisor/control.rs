@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::admin::{GenerationSource, Refusal, ReloadOutcome};
@@ -118,17 +118,30 @@ impl Supervisor {
                 return Err(diagnostics);
             }
         };
-        if let Err(error) = self.change_edge(&tasted, &plan, source) {
-            tasted.child.kill();
-            self.fleet().sockets.restore(tasted.loaded.threads);
-            let message = format!("the edge could not change over: {error}");
-            return Err(match error {
-                AskError::Refused(diagnostics) => diagnostics,
-                _ => vec![finding("not-activated", message)],
-            });
+        match self.change_edge(&tasted, &plan, source) {
+            Ok((fleet, lost)) => Ok(self.commit(fleet, tasted, plan, source, lost)),
+            Err(error) => {
+                tasted.child.kill();
+                self.take_back(tasted.loaded.threads);
+                let message = format!("the edge could not change over: {error}");
+                Err(match error {
+                    AskError::Refused(diagnostics) => diagnostics,
+                    _ => vec![finding("not-activated", message)],
+                })
+            }
         }
+    }
+
+    /// The edge has changed over: from here on this is what every process is given. `lost` edges died over it.
+    fn commit(
+        &self,
+        mut fleet: MutexGuard<'_, Fleet>,
+        tasted: Tasted,
+        plan: Plan,
+        source: GenerationSource,
+        lost: u32,
+    ) -> ReloadOutcome {
         let Tasted { child, loaded, package } = tasted;
-        let mut fleet = self.fleet();
         fleet.sockets.put_in_force(plan);
         let (since, warnings) = (now(), loaded.diagnostics.clone());
         let (number, standby) = (loaded.number, loaded.standby);
@@ -137,6 +150,9 @@ impl Supervisor {
         fleet.set_force(Force { loaded, source, since, package, warnings });
         // Noted by the change itself.
         fleet.force.warnings.extend(undone.into_iter().filter(|found| found.code == METRICS_NOT_SERVED));
+        let at = Instant::now();
+        (0..lost).for_each(|_| fleet.crashes.push_back(at));
+        fleet.suspect = None;
         fleet.refused = None;
         let old = fleet.standby.take();
         let needless = if standby {
@@ -149,25 +165,47 @@ impl Supervisor {
         }
         self.keep(&mut fleet);
         fleet.tell_supervision();
-        Ok(outcome(&fleet, true, true, fleet.force.warnings.clone()))
+        outcome(&fleet, true, true, fleet.force.warnings.clone())
     }
 
-    /// Has the edge that serves load and activate what was tasted; another one, when it dies over it.
-    fn change_edge(&self, tasted: &Tasted, plan: &Plan, source: GenerationSource) -> Result<(), AskError> {
-        let mut attempt = 1;
+    /// A change was not made after all: what was closed for it is opened again, and given to the edge that serves.
+    fn take_back(&self, threads: usize) {
+        let mut fleet = self.fleet();
+        fleet.sockets.restore(threads);
+        let metrics = fleet.force.loaded.metrics;
+        if let Err(error) = fleet.sockets.serve_metrics(metrics) {
+            tracing::error!(%error, "metrics are not served");
+        }
+        if let Some(active) = fleet.active.clone()
+            && let Err(error) = fleet.hand_over(&active)
+        {
+            tracing::warn!(%error, "the edge did not take its sockets back");
+        }
+    }
+
+    /// Has the edge that serves load and activate what was tasted; another one, when it dies over it. Answers with the lock
+    /// under which that was done, so that nothing can come between it and the commit, and with how many died.
+    fn change_edge(
+        &self,
+        tasted: &Tasted,
+        plan: &Plan,
+        source: GenerationSource,
+    ) -> Result<(MutexGuard<'_, Fleet>, u32), AskError> {
+        let mut lost = 0;
         loop {
             let Some(active) = self.wait_for_edge() else { return Err(AskError::Gone) };
-            let done = self.change_one(&active, tasted, plan, source);
-            match done {
-                Ok(()) if self.is_active(&active) => return Ok(()),
-                Err(error @ AskError::Refused(_)) => return Err(error),
-                Err(error) if attempt >= ATTEMPTS => return Err(error),
-                other => tracing::warn!(
-                    ?other,
-                    "the edge was replaced in the middle of a change; it is made again"
-                ),
+            match self.change_one(&active, tasted, plan, source) {
+                Ok(fleet) => return Ok((fleet, lost)),
+                Err(error @ AskError::Refused(_)) => {
+                    self.fleet().suspect = None;
+                    return Err(error);
+                }
+                Err(error) if lost + 1 >= ATTEMPTS => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the edge was lost in the middle of a change; it is made again");
+                }
             }
-            attempt += 1;
+            lost += 1;
         }
     }
 
@@ -177,24 +215,25 @@ impl Supervisor {
         tasted: &Tasted,
         plan: &Plan,
         source: GenerationSource,
-    ) -> Result<(), AskError> {
+    ) -> Result<MutexGuard<'_, Fleet>, AskError> {
         use std::os::fd::AsFd as _;
+        // If it dies now, that is not for the generation it has served so far.
+        self.fleet().suspect = Some(active.clone());
         // Exactly what was tasted: not `served`, so nothing is overlooked that the taster would have refused.
         let (number, from) = (tasted.loaded.number, LoadFrom::Package { served: false });
         let load = Load { number, from, source };
         active.ask(Task::Load(load), &[tasted.package.as_fd()], LOAD)?;
         let mut fleet = self.fleet();
+        if !fleet.active.as_ref().is_some_and(|now| Arc::ptr_eq(now, active)) {
+            return Err(AskError::Gone);
+        }
         fleet.sockets.release(plan);
         let before = fleet.force.loaded.metrics;
         fleet.force.loaded.metrics = tasted.loaded.metrics;
         let metrics = move_metrics(&mut fleet);
         fleet.force.loaded.metrics = before;
-        fleet.change_over(active, plan, metrics)
-    }
-
-    fn is_active(&self, child: &Arc<Child>) -> bool {
-        self.fleet().active.as_ref().is_some_and(|active| Arc::ptr_eq(active, child))
-            && child.ended().is_none()
+        fleet.change_over(active, plan, metrics)?;
+        if active.ended().is_some() { Err(AskError::Gone) } else { Ok(fleet) }
     }
 
     fn wait_for_edge(&self) -> Option<Arc<Child>> {

@@ -82,6 +82,8 @@ pub struct Fleet {
     pub set_aside: Vec<SetAside>,
     /// When the generation in force has crashed.
     pub crashes: VecDeque<Instant>,
+    /// An edge that was told to change over: if it dies, that is not the fault of what was in force before.
+    pub suspect: Option<Arc<Child>>,
     /// Generations that were given up, by content hash, and why.
     pub given_up: HashMap<String, String>,
     /// The end has begun: nothing is replaced any more.

@@ -100,7 +100,8 @@ fn look_after(fleet: &mut Fleet, memory_kills: &mut u64, due: bool) -> Step {
         return Step::Rest;
     }
     let kills = out_of_memory_kills();
-    let blame = is_to_blame(&condition, kills > *memory_kills);
+    let suspect = fleet.suspect.as_ref().is_some_and(|suspect| Arc::ptr_eq(suspect, &active));
+    let blame = !suspect && is_to_blame(&condition, kills > *memory_kills);
     *memory_kills = kills;
     replace(fleet, &active, &condition, blame)
 }

@@ -91,6 +91,7 @@ pub fn start(
         challenges: Vec::new(),
         set_aside: Vec::new(),
         crashes: VecDeque::new(),
+        suspect: None,
         given_up: HashMap::new(),
         ending: false,
     };
