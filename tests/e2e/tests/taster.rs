@@ -141,8 +141,10 @@ fn a_generation_that_crashes_under_visitors_gives_way_after_three_crashes() {
     place.write("rempart.toml", fatal.origin(host.url()).text());
     let (_, outcome) = rempart.reload();
     println!("reload: {outcome:?}");
+    // With visitors quick enough every edge dies before the change is made, and the generation is refused.
+    let source = if outcome.active { GenerationSource::LastGood } else { before.source };
     let after = rempart.await_status("the generation before", |status| {
-        status.generation == before.generation && status.source == GenerationSource::LastGood
+        status.generation == before.generation && status.source == source && status.refused.is_some()
     });
     assert!((1..=3).contains(&after.supervision.crashes), "{after:#?}");
     assert!(after.refused.is_some(), "it is told: {after:#?}");
