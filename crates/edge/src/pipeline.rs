@@ -147,7 +147,6 @@ async fn serve_site(
     let mut relay = RelayInterim { inner: inform, via };
     match deliver::deliver(delivery, &mut trail, &mut relay).await {
         Ok(answer) => {
-            trail.origin_answered();
             let mut response = Response { head: answer.head, body: answer.body, close: false, trail };
             finish_origin(&mut response, answer.protocol, generation, compatibility);
             response

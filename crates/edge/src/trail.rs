@@ -47,9 +47,10 @@ impl Trail {
             Some((before, _)) => Box::from(before),
             None => referer,
         });
+        let started = Instant::now();
         let event = RequestEvent {
             id,
-            at: worker.wall_clock(),
+            at: worker.wall_clock_at(started),
             client: base::address::canonical(connection.peer.ip()),
             protocol: head.map_or(base::event::Protocol::Http11, |head| head.protocol),
             tls: connection.tls.is_some(),
@@ -76,13 +77,18 @@ impl Trail {
         worker.request_began();
         Self {
             worker: worker.clone(),
-            started: Instant::now(),
+            started,
             event: Some(Box::new(event)),
             site: None,
             received: None,
             load: None,
             rehearsal: connection.listener.rehearsal.is_some(),
         }
+    }
+
+    /// When the request's head was complete.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// The request's id and receipt.
@@ -126,8 +132,8 @@ impl Trail {
     }
 
     /// Notes that the origin's response head is here.
-    pub fn origin_answered(&mut self) {
-        let waited = self.started.elapsed();
+    pub fn origin_answered(&mut self, now: Instant) {
+        let waited = now.saturating_duration_since(self.started);
         self.note(|event| event.origin_wait_us = u64::try_from(waited.as_micros()).ok());
     }
 

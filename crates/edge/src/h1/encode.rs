@@ -90,6 +90,8 @@ pub struct SendBody {
     /// Bytes of the chunk already announced by a chunk header and not yet written.
     open_chunk: usize,
     ended: bool,
+    /// Nothing follows on this connection but its goodbye.
+    last: bool,
     /// Body bytes sent.
     pub sent: u64,
 }
@@ -98,7 +100,12 @@ impl SendBody {
     /// A body framed like this.
     pub fn new(framing: BodyFraming) -> Self {
         let owed = if let BodyFraming::Length(length) = framing { length } else { 0 };
-        Self { framing, owed, open_chunk: 0, ended: framing == BodyFraming::None, sent: 0 }
+        Self { framing, owed, open_chunk: 0, ended: framing == BodyFraming::None, last: false, sent: 0 }
+    }
+
+    /// The same, followed by nothing but the connection's goodbye.
+    pub fn last(framing: BodyFraming) -> Self {
+        Self { last: true, ..Self::new(framing) }
     }
 
     /// Whether bytes are ready that the sink has not taken; else it waits for its source, or has ended.
@@ -140,6 +147,9 @@ impl SendBody {
                 }
             }
             ready!(self.poll_chunk(cx, body, out, io))?;
+        }
+        if self.last {
+            io.borrow_mut().hold();
         }
         out.poll_flush(cx, &mut io.borrow_mut()).map_err(SendError::Sink)
     }

@@ -91,7 +91,8 @@ pub async fn reject(io: Io, refusal: Refusal, connection: Rc<Connection>, worker
 /// Waiting for a complete head: idle at first, then against the header deadline from its first byte on.
 struct HeadWait<'a> {
     limits: &'a ConnectionLimits,
-    since: Instant,
+    /// Since when it waits; asked of the clock only once it has to wait.
+    since: Option<Instant>,
     begun: bool,
     scanned: usize,
     empty_lines: u32,
@@ -99,7 +100,7 @@ struct HeadWait<'a> {
 
 impl<'a> HeadWait<'a> {
     fn new(limits: &'a ConnectionLimits) -> Self {
-        Self { limits, since: Instant::now(), begun: false, scanned: 0, empty_lines: 0 }
+        Self { limits, since: None, begun: false, scanned: 0, empty_lines: 0 }
     }
 
     fn poll(
@@ -117,7 +118,7 @@ impl<'a> HeadWait<'a> {
             }
             if !input.is_empty() {
                 if !self.begun {
-                    (self.begun, self.since) = (true, Instant::now());
+                    (self.begun, self.since) = (true, None);
                 }
                 if let Some(next) = self.parse(input) {
                     return Poll::Ready(next);
@@ -132,10 +133,11 @@ impl<'a> HeadWait<'a> {
                 Poll::Pending => break,
             }
         }
+        let since = *self.since.get_or_insert_with(Instant::now);
         let deadline = if self.begun {
-            self.since + self.limits.header
+            since + self.limits.header
         } else {
-            Ending::idle_until(connection.listener.ending(), self.since + self.limits.keep_alive)
+            Ending::idle_until(connection.listener.ending(), since + self.limits.keep_alive)
         };
         if timer.poll(cx, deadline).is_pending() {
             return Poll::Pending;
@@ -230,12 +232,21 @@ async fn exchange(
             link.parked.set(Some(inbound));
             done
         });
-    let reply = Reply { to_head, http10, keep: keep && body_read, upgraded };
+    let parting = !keep_alive && body_read && !upgraded;
+    let reply = Reply { to_head, http10, keep: keep && body_read, upgraded, parting };
     let sent = send_response(response, link, reply, connection, worker, limits).await;
 
     let Some(Inbound { input, decoder, .. }) = link.parked.take() else { return Again::No };
     match sent {
         Sent::Reusable if tunnel || decoder.is_done() => Again::Yes(input),
+        // Who asked for the close has nothing more to say, and so there is nothing to linger for.
+        Sent::Close
+            if parting
+                && input.is_empty()
+                && poll_fn(|cx| Poll::Ready(link.io.borrow_mut().poll_goodbye(cx))).await =>
+        {
+            Again::No
+        }
         Sent::Reusable | Sent::Close => Again::Linger(input),
         Sent::Broken => Again::No,
     }
@@ -265,6 +276,8 @@ struct Reply {
     http10: bool,
     keep: bool,
     upgraded: bool,
+    /// The client has asked for the connection to end after this.
+    parting: bool,
 }
 
 enum Sent {
@@ -300,7 +313,7 @@ async fn send_response(
     };
     encode::response_head(link.out.borrow_mut().tail(), &head, framing, option);
 
-    let mut send = SendBody::new(framing);
+    let mut send = if reply.parting { SendBody::last(framing) } else { SendBody::new(framing) };
     let (mut idle, mut cutoff) = (Idle::default(), Cutoff::default());
     let mut last = (0, 0);
     let outcome = poll_fn(|cx| {
@@ -360,7 +373,7 @@ async fn refuse(
     limits: &ConnectionLimits,
 ) {
     let response = pipeline::refuse(refusal, connection, worker);
-    let reply = Reply { to_head: false, http10: false, keep: false, upgraded: false };
+    let reply = Reply { to_head: false, http10: false, keep: false, upgraded: false, parting: false };
     // Closed either way.
     crate::ignore(send_response(response, link, reply, connection, worker, limits).await);
 }

@@ -80,7 +80,7 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
             timer,
             write_idle: Idle::default(),
             written: 0,
-            quiet_since: Instant::now(),
+            quiet_since: None,
             going_away: None,
             ending: None,
             accepting: true,
@@ -105,7 +105,8 @@ struct Driver {
     timer: Timer,
     write_idle: Idle,
     written: usize,
-    quiet_since: Instant,
+    /// Since when there is nothing to do; asked of the clock only then.
+    quiet_since: Option<Instant>,
     /// Since when it says goodbye because it was idle for too long.
     going_away: Option<Instant>,
     /// How it is to end, as far as it has heard.
@@ -121,23 +122,16 @@ impl Driver {
                 self.begin_ending(ending);
             }
             self.poll_accept(cx);
-            let mut moved = false;
-            while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {
-                moved = true;
-            }
+            while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {}
             // What the streams have just queued becomes frames here, and leaves in one write below. A request that comes
             // only now has to be polled for the first time: nothing else would wake it.
-            moved |= self.poll_accept(cx);
+            let fresh = self.poll_accept(cx);
             match self.io.poll_drain(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(true)) => continue,
-                Poll::Ready(Ok(false)) | Poll::Pending => {}
+                Poll::Ready(Ok(false)) | Poll::Pending if fresh => continue,
+                Poll::Ready(Ok(false)) | Poll::Pending => break,
             }
-            if moved {
-                self.quiet_since = Instant::now();
-                continue;
-            }
-            break;
         }
         if !self.accepting && self.streams.is_empty() && self.io.pending() == 0 {
             return Poll::Ready(());
@@ -148,7 +142,7 @@ impl Driver {
     /// Says goodbye in two steps (RFC 9113 section 6.8): no new streams, please; and, once the client has heard that, which
     /// ones are served. Then every stream is polled once, so that it learns how long it has.
     fn begin_ending(&mut self, ending: Option<Ending>) {
-        (self.ending, self.quiet_since) = (ending, Instant::now());
+        (self.ending, self.quiet_since) = (ending, None);
         self.h2.graceful_shutdown();
         self.streams = std::mem::take(&mut self.streams).into_iter().collect();
     }
@@ -191,10 +185,10 @@ impl Driver {
         }
         // A response may have ended for its stream and still be on its way to a slow client.
         if !self.streams.is_empty() || pending > 0 {
-            self.quiet_since = Instant::now();
+            self.quiet_since = None;
             return Poll::Pending;
         }
-        let deadline = self.quiet_since + self.limits.keep_alive;
+        let deadline = *self.quiet_since.get_or_insert_with(Instant::now) + self.limits.keep_alive;
         let deadline = self.going_away.map_or(deadline, |since| deadline.min(since + GOAWAY_GRACE));
         if self.timer.poll(cx, Ending::idle_until(self.ending, deadline)).is_pending() {
             return Poll::Pending;
