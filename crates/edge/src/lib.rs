@@ -23,6 +23,7 @@ pub mod pages;
 pub mod pipeline;
 pub mod probe;
 pub mod rehearsal;
+mod splice;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;

@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 use base::event::Protocol;
 use bytes::Bytes;
 
+use crate::splice::Pipe;
+
 /// Header fields in the order and spelling they came in. One buffer holds all names and values.
 ///
 /// Values are bytes, already trimmed of optional white space (RFC 9110 section 5.5); names are tokens.
@@ -214,6 +216,15 @@ pub trait BodySource {
         self.consume(piece.len());
         piece
     }
+    /// Whether much is still to come, from a plain socket, and none of it is at hand: then `poll_splice` is the way.
+    fn is_spliceable(&self) -> bool {
+        false
+    }
+    /// Puts content straight into an empty pipe. `None` where `is_spliceable` is not so.
+    fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Option<Poll<Result<(), BodyError>>> {
+        let _only_plain_sockets_can = (cx, pipe);
+        None
+    }
     /// Trailer fields, once, after `Fill::End`.
     fn trailers(&mut self) -> Option<HeaderList> {
         None
@@ -278,6 +289,20 @@ impl Body {
             Self::Full(bytes) => bytes.split_to(limit.min(bytes.len())),
             Self::Stream(source) => source.take(limit),
         }
+    }
+
+    /// See `BodySource::poll_splice`.
+    pub fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Option<Poll<Result<(), BodyError>>> {
+        if let Self::Stream(source) = self { source.poll_splice(cx, pipe) } else { None }
+    }
+
+    /// Whether `poll_splice` is worth a try: so much is still to come that is not at hand.
+    pub fn is_spliceable(&self) -> bool {
+        if let Self::Stream(source) = self { source.is_spliceable() } else { false }
     }
 
     /// See `BodySource::trailers`.

@@ -68,6 +68,11 @@ impl Decoder {
         matches!(self.state, State::Done)
     }
 
+    /// Content bytes that follow without any framing between them, where that is known.
+    pub fn unframed(&self) -> Option<u64> {
+        if let State::Length(left) = self.state { Some(left) } else { None }
+    }
+
     /// Trailer fields, once.
     pub fn take_trailers(&mut self) -> Option<HeaderList> {
         self.trailers.take()

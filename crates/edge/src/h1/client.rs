@@ -17,6 +17,7 @@ use super::parse::{self, Framing, HeadEnd, HeadLimits, ParsedResponse};
 use crate::io::{BODY_READ, HEAD_READ, Idle, Io, ReadBuffer, Timer, WriteBuffer};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 use crate::pipeline::Inform;
+use crate::splice::{self, Pipe};
 
 /// Limits on what an origin may send as a head; generous, because the origin is the operator's own.
 const RESPONSE_LIMITS: HeadLimits = HeadLimits { bytes: 128 * 1024, fields: 256, target: 0 };
@@ -369,15 +370,47 @@ impl Exchange {
         }
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, BodyError>> {
+    /// Moves on what moves beside the response.
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         let sent = self.upload.send.sent;
         if self.poll_upload(cx).is_err() && self.tunnel {
-            return Poll::Ready(Err(BodyError::Cut));
+            return Err(BodyError::Cut);
         }
         self.poll_shutdown(cx);
         if self.upload.send.sent != sent {
             self.connection.idle.progress();
         }
+        Ok(())
+    }
+
+    fn is_spliceable(&self) -> bool {
+        self.connection.input.is_empty()
+            && matches!(*self.connection.io.borrow(), Io::Tcp(_))
+            && self.decoder.unframed().is_some_and(|left| left >= splice::WORTHWHILE)
+    }
+
+    fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Option<Poll<Result<(), BodyError>>> {
+        let left = self.decoder.unframed()?;
+        if let Err(error) = self.poll_beside(cx) {
+            return Some(Poll::Ready(Err(error)));
+        }
+        let Io::Tcp(stream) = self.connection.io.get_mut() else { return None };
+        let limit = usize::try_from(left).unwrap_or(usize::MAX);
+        Some(match pipe.poll_fill(cx, stream, limit) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(BodyError::Cut)),
+            Poll::Ready(Ok(count)) => {
+                self.decoder.consumed(count);
+                self.connection.idle.progress();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                self.connection.idle.poll(cx, self.limits.idle).map(|()| Err(BodyError::TimedOut))
+            }
+        })
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, BodyError>> {
+        self.poll_beside(cx)?;
         loop {
             let connection = &mut self.connection;
             match self.decoder.poll(&mut connection.input)? {
@@ -439,6 +472,14 @@ impl BodySource for ResponseBody {
             exchange.connection.input.consume(count);
             exchange.decoder.consumed(count);
         }
+    }
+
+    fn is_spliceable(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_spliceable())
+    }
+
+    fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Option<Poll<Result<(), BodyError>>> {
+        self.exchange.as_mut()?.poll_splice(cx, pipe)
     }
 
     fn trailers(&mut self) -> Option<HeaderList> {

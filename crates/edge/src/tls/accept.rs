@@ -11,8 +11,8 @@ use bytes::Bytes;
 use rustls::server::Acceptor;
 use rustls::{CertificateError, CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::server::TlsStream;
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::challenges::ACME_TLS;
 use super::client_auth::{Authorities, ClientCertificate};

@@ -60,12 +60,11 @@ impl std::error::Error for LoadError {}
 ///
 /// Not installed as rustls' process default: every configuration names it, so nothing depends on start order.
 pub fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| {
-            let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-            provider.cipher_suites.sort_by_key(|suite| !has_aes_128(suite.suite()));
-            Arc::new(provider)
-        });
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| !has_aes_128(suite.suite()));
+        Arc::new(provider)
+    });
     &PROVIDER
 }
 

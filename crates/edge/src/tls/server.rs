@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::{CipherSuite, ServerConfig};
 use rustls::server::{ClientHello, NoServerSessionStorage, ServerSessionMemoryCache, StoresServerSessions};
+use rustls::{CipherSuite, ServerConfig};
 use snapshot::generation::{SiteTls, TlsPolicy};
 
 use super::certificates::Certificates;

@@ -148,9 +148,7 @@ fn result_of(kind: FailureKind) -> OriginResult {
 
 fn choose(delivery: &Delivery<'_>, tried: Tried, now: Instant) -> Option<InFlight> {
     let site = delivery.site;
-    delivery
-        .worker
-        .with_random(|random| balance::choose(&site.health, &site.weights, tried, random, now))
+    delivery.worker.with_random(|random| balance::choose(&site.health, &site.weights, tried, random, now))
 }
 
 /// One attempt at one origin.

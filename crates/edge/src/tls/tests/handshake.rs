@@ -201,7 +201,7 @@ async fn reading_byte_by_byte_loses_nothing() {
     assert!(tee.read_u8().await.is_err());
     assert!(tee.read_u8().await.is_err(), "it stays so");
     assert_eq!(tee.plain_http(), Some(&b"GET /"[..]));
-    assert_eq!(tee.into_inner(), b" HTTP/1.1\r\n");
+    assert_eq!(tee.into_inner().into_inner().0, b" HTTP/1.1\r\n");
 }
 
 #[tokio::test]
