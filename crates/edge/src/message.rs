@@ -50,6 +50,16 @@ impl HeaderList {
         self.entries.iter().map(|entry| self.field(entry))
     }
 
+    /// All fields, in order, their values as pieces of one shared buffer: one copy for all of them.
+    pub fn shared(&self) -> impl Iterator<Item = (&[u8], Bytes)> {
+        let bytes = Bytes::copy_from_slice(&self.bytes);
+        self.entries.iter().map(move |entry| {
+            let (name, value) = self.field(entry);
+            let at = entry.at as usize + name.len();
+            (name, bytes.slice(at..at + value.len()))
+        })
+    }
+
     /// All values of a field, in order; names compare without case.
     pub fn all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         self.entries
