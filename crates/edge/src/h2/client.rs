@@ -146,7 +146,7 @@ impl SharedConnection {
         self.state.open.set(self.state.open.get() + 1);
         let guard = StreamGuard(self.state.clone());
         let mut upload =
-            Upload { body, send: (!ends_here).then(|| SendBody::new(stream, length)), touched: false };
+            Upload { body, send: (!ends_here).then(|| SendBody::new(stream, length, None)), touched: false };
         let mut wait = ResponseWait { response, idle: Idle::default(), last_sent: 0, answered: false };
         match poll_fn(|cx| wait.poll(cx, &mut upload, &limits, inform)).await {
             Ok(response) => {

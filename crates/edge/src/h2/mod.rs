@@ -5,5 +5,6 @@ pub mod client;
 pub mod coalesce;
 pub mod convert;
 pub mod guard;
+pub mod outbox;
 pub mod preface;
 pub mod server;

@@ -22,6 +22,7 @@ use super::body::{ReceiveBody, SendBody, SendError};
 use super::coalesce::Coalesce;
 use super::convert;
 use super::guard::{Abandoned, Fate, Peer};
+use super::outbox::Outbox;
 use crate::connection::{Connection, Cutoff, Ending};
 use crate::io::{Idle, Io, Linger, Timer};
 use crate::message::{Body, BodyError, BodyLength, ResponseHead};
@@ -83,6 +84,7 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
             io,
             streams: FuturesUnordered::new(),
             abandoned: Abandoned::default(),
+            outbox: Rc::default(),
             connection,
             worker,
             limits,
@@ -109,6 +111,7 @@ struct Driver {
     io: Coalesce,
     streams: Streams,
     abandoned: Abandoned,
+    outbox: Rc<Outbox>,
     connection: Rc<Connection>,
     worker: Rc<Worker>,
     limits: ConnectionLimits,
@@ -148,7 +151,8 @@ impl Driver {
             match self.io.poll_drain(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(true)) => continue,
-                Poll::Ready(Ok(false)) | Poll::Pending => {}
+                Poll::Ready(Ok(false)) => moved |= self.outbox.emptied(),
+                Poll::Pending => {}
             }
             if moved {
                 self.quiet_since = Instant::now();
@@ -175,8 +179,11 @@ impl Driver {
         let mut taken = false;
         while self.accepting {
             let room = self.abandoned.poll_room(cx, self.streams.len(), self.limits.streams);
-            let next =
-                if room.is_ready() { self.h2.poll_accept(cx) } else { self.h2.poll_closed(cx).map(|_| None) };
+            let next = if room.is_ready() {
+                self.h2.poll_accept(cx)
+            } else {
+                self.h2.poll_closed(cx).map(|closed| closed.err().map(Err))
+            };
             match next {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok((request, respond)))) => {
@@ -189,6 +196,7 @@ impl Driver {
                         self.connection.clone(),
                         self.worker.clone(),
                         self.limits,
+                        self.outbox.clone(),
                     );
                     // A panic in one stream resets that stream, not the connection's others.
                     self.streams.push(Box::pin(
@@ -196,7 +204,13 @@ impl Driver {
                     ));
                     taken = true;
                 }
-                Poll::Ready(_) => self.accepting = false,
+                Poll::Ready(outcome) => {
+                    // One of the bounds that `h2` has itself.
+                    if outcome.is_some_and(|outcome| outcome.is_err_and(|error| is_flood(&error))) {
+                        self.worker.shard.client_flooded(Flood::Limits);
+                    }
+                    self.accepting = false;
+                }
             }
         }
         taken
@@ -244,6 +258,11 @@ impl Driver {
     }
 }
 
+/// Whether the connection was ended on this side because its client does too much.
+fn is_flood(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+}
+
 /// The sending half of a stream, shared by whoever may send an interim response.
 pub type Respond = Rc<RefCell<SendResponse<Bytes>>>;
 
@@ -254,6 +273,7 @@ async fn serve_stream(
     connection: Rc<Connection>,
     worker: Rc<Worker>,
     limits: ConnectionLimits,
+    outbox: Rc<Outbox>,
 ) -> Fate {
     let respond: Respond = Rc::new(RefCell::new(respond));
     let (parts, receive) = request.into_parts();
@@ -277,7 +297,7 @@ async fn serve_stream(
             }
         }
     };
-    match send_response(response, &respond, to_head, &connection, &worker, &limits).await {
+    match send_response(response, &respond, to_head, &connection, &worker, &limits, outbox).await {
         Completion::ClientGone => Fate::Abandoned,
         _ => Fate::Answered,
     }
@@ -334,6 +354,7 @@ async fn send_response(
     connection: &Connection,
     worker: &Worker,
     limits: &ConnectionLimits,
+    outbox: Rc<Outbox>,
 ) -> Completion {
     let Response { head, mut body, mut trail, .. } = response;
     let bodiless = to_head || matches!(head.status, 204 | 304);
@@ -351,7 +372,7 @@ async fn send_response(
         trail.finish(Completion::Complete, 0);
         return Completion::Complete;
     }
-    let mut send = SendBody::new(stream, announced);
+    let mut send = SendBody::new(stream, announced, Some(outbox));
     let (mut idle, mut cutoff, mut last) = (Idle::default(), Cutoff::default(), 0);
     let completion = poll_fn(|cx| match send.poll(cx, &mut body) {
         Poll::Ready(Ok(())) => Poll::Ready(Completion::Complete),

@@ -170,6 +170,8 @@ label_values! {
         Goaways = "goaways",
         /// Frames of types nobody knows.
         Unknown = "unknown",
+        /// What a bound of the protocol library is for: unread resets, field lists, fragments, empty DATA.
+        Limits = "limits",
     }
 }
 
