@@ -143,7 +143,7 @@ impl<S: Read + Write> Frames<S> {
     }
 
     /// The next frame; `None` when the other side has closed, however. Acknowledges SETTINGS.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn receive(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).ok()?;
         let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = head;
@@ -162,7 +162,7 @@ impl<S: Read + Write> Frames<S> {
         let sent = self.send(&[bytes, &frame(PING, 0, 0, &MARK)].concat());
         // What could not be sent may still have been answered.
         drop(sent);
-        while let Some(frame) = self.next() {
+        while let Some(frame) = self.receive() {
             match frame.kind {
                 PING if frame.flags & ACK != 0 && frame.payload == MARK => return Ok(()),
                 GOAWAY => {
@@ -179,7 +179,7 @@ impl<S: Read + Write> Frames<S> {
     /// Reads frames until the answer on this stream is complete; its body. Fails with the error code of a reset.
     pub fn answer(&mut self, stream: u32) -> Result<Vec<u8>, Option<u32>> {
         let mut body = Vec::new();
-        while let Some(frame) = self.next() {
+        while let Some(frame) = self.receive() {
             if frame.stream != stream {
                 continue;
             }
