@@ -19,9 +19,9 @@ pub struct Outbox {
     waiting: RefCell<Vec<Waker>>,
 }
 
-/// A stream's place among those that wait: in which round, and how it is woken.
+/// A stream's place among those that wait: in which round, and where.
 #[derive(Debug, Default)]
-pub struct Place(Option<(u64, Waker)>);
+pub struct Place(Option<(u64, usize)>);
 
 impl Outbox {
     /// Ready when a stream may hand over more.
@@ -29,11 +29,13 @@ impl Outbox {
         if self.queued.get() < ROOM {
             return Poll::Ready(());
         }
-        let round = self.round.get();
-        let known = place.0.as_ref().is_some_and(|(of, waker)| *of == round && waker.will_wake(cx.waker()));
-        if !known {
-            place.0 = Some((round, cx.waker().clone()));
-            self.waiting.borrow_mut().push(cx.waker().clone());
+        let (round, mut waiting) = (self.round.get(), self.waiting.borrow_mut());
+        let index = place.0.filter(|(of, _)| *of == round).map(|(_, index)| index);
+        if let Some(held) = index.and_then(|index| waiting.get_mut(index)) {
+            held.clone_from(cx.waker());
+        } else {
+            place.0 = Some((round, waiting.len()));
+            waiting.push(cx.waker().clone());
         }
         Poll::Pending
     }
