@@ -4,5 +4,7 @@ pub mod body;
 pub mod client;
 pub mod coalesce;
 pub mod convert;
+pub mod guard;
+pub mod outbox;
 pub mod preface;
 pub mod server;

@@ -16,7 +16,7 @@ use base::id::ContentHash;
 use base::time::Timestamp;
 
 use self::labels::{Failures, PROTOCOLS, protocol_slot};
-pub use self::labels::{Handshake, OriginConnection, OriginResult, Retry};
+pub use self::labels::{Flood, Handshake, OriginConnection, OriginResult, Retry};
 use self::site::{Counters, SiteCore};
 pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics};
 use super::access_log::LogCounts;
@@ -228,6 +228,8 @@ pub struct Shard {
     /// By protocol, plain first and TLS second.
     connections: Counters<{ 2 * PROTOCOLS.len() }>,
     handshakes: Counters<{ Handshake::ALL.len() }>,
+    /// From clients, then from origins.
+    floods: [Counters<{ Flood::ALL.len() }>; 2],
     requests: AtomicU64,
     failures: AtomicU64,
     accepted: AtomicU64,
@@ -241,6 +243,7 @@ impl Shard {
             open: AtomicI64::new(0),
             connections: Counters::new(),
             handshakes: Counters::new(),
+            floods: [const { Counters::new() }; 2],
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
@@ -276,6 +279,16 @@ impl Shard {
     /// The protocol of a client connection is known: after ALPN, or with its first bytes.
     pub fn connection_speaks(&self, protocol: Protocol, tls: bool) {
         self.connections.add(connection_slot(protocol, tls), 1);
+    }
+
+    /// A client's HTTP/2 connection was closed because of a flood.
+    pub fn client_flooded(&self, flood: Flood) {
+        self.floods[0].add(flood.index(), 1);
+    }
+
+    /// An origin's HTTP/2 connection was closed because of a flood.
+    pub fn origin_flooded(&self, flood: Flood) {
+        self.floods[1].add(flood.index(), 1);
     }
 
     /// A TLS handshake with a client has ended.
