@@ -35,6 +35,8 @@ def connected(number):
     stream.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     source = number // PER_SOURCE
     stream.bind((f"127.1.{source // 250}.{source % 250 + 1}", 0))
+    # Else the request waits for the acknowledgement of the handshake's end, which some servers put off.
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.connect(("127.0.0.1", port))
     return context.wrap_socket(stream, server_hostname="localhost") if encrypted else stream
 

@@ -224,9 +224,9 @@ impl Server {
             Name::Envoy => start_envoy(place, &values)?,
             Name::Floor => start_floor(place, plain_port, origin_port)?,
         };
-        ports::wait_for(&mut process, plain_port)?;
-        if name.has_tls() {
-            ports::wait_for(&mut process, tls_port)?;
+        for port in [Some(plain_port), name.has_tls().then_some(tls_port)].into_iter().flatten() {
+            ports::wait_for(&mut process, port)
+                .with_context(|| format!("what it said is in {}/*.error.log", place.folder.display()))?;
         }
         Ok(Self { name, plain_port, tls_port, process })
     }
@@ -247,7 +247,8 @@ fn start_haproxy(place: &Place, values: &[(&str, String)]) -> Result<Background>
     let config = place.fill("haproxy.cfg", values)?;
     let mut command = place.pinned(place.server_core(), &program("haproxy")?);
     let log = File::create(place.folder.join("haproxy.access.log"))?;
-    Background::start("HAProxy", command.args(["-db", "-f"]).arg(config).stdout(log))
+    let errors = File::create(place.folder.join("haproxy.error.log"))?;
+    Background::start("HAProxy", command.args(["-db", "-f"]).arg(config).stdout(log).stderr(errors))
 }
 
 fn start_envoy(place: &Place, values: &[(&str, String)]) -> Result<Background> {

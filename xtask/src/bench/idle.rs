@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -13,10 +13,12 @@ use crate::shell::Background;
 
 /// How long it may take until all connections stand.
 const HELD_WITHIN: Duration = Duration::from_secs(120);
-/// Memory is taken as settled when it changed by less than a hundredth over this time.
+/// Time between two looks at the memory.
 const SETTLE_STEP: Duration = Duration::from_millis(500);
-/// Looks at the memory before the last one counts as it is.
-const SETTLE_LOOKS: usize = 20;
+/// So many looks in a row must differ by less than a hundredth each.
+const STEADY_LOOKS: usize = 4;
+/// Looks altogether.
+const SETTLE_LOOKS: u32 = 60;
 
 /// One way to be idle, and what Rempart may use for it.
 pub struct Variant {
@@ -130,19 +132,25 @@ fn hold(place: &Place, port: u16, connections: u64, variant: &Variant) -> Result
     Ok(holder)
 }
 
-/// Memory once it does not change any more: servers give buffers back some time after they were needed.
+/// Memory once it does not change any more: servers give buffers back some time after they were needed, and Rempart's
+/// second process comes up after the first one serves.
 fn settled(root: u32) -> Result<Memory> {
     let mut last = memory(root)?;
+    let mut steady = 0;
     for _ in 0..SETTLE_LOOKS {
-        let looked = Instant::now();
         std::thread::sleep(SETTLE_STEP);
-        let now = memory(root).with_context(|| format!("after {} ms", looked.elapsed().as_millis()))?;
-        if now.proportional.abs_diff(last.proportional) < last.proportional / 100 {
-            return Ok(now);
-        }
+        let now = memory(root)?;
+        steady = if now.proportional.abs_diff(last.proportional) < last.proportional / 100 {
+            steady + 1
+        } else {
+            0
+        };
         last = now;
+        if steady == STEADY_LOOKS {
+            return Ok(last);
+        }
     }
-    Ok(last)
+    bail!("its memory still changes after {} s", (SETTLE_STEP * SETTLE_LOOKS).as_secs())
 }
 
 fn memory(root: u32) -> Result<Memory> {
