@@ -200,7 +200,11 @@ fn losses(cases: &[&Case], names: &[Name], samples: &[Sample]) -> String {
             let Some(ratio) = ratio(samples, case, *peer).filter(|ratio| ratio.median > 1.0) else {
                 continue;
             };
-            let clear = if ratio.low > 1.0 { "" } else { ", within the bounds" };
+            let clear = match (ratio.low > 1.0, ratio.bounds_95) {
+                (true, _) => "",
+                (false, true) => ", within the bounds",
+                (false, false) => ", within the range",
+            };
             let more = (ratio.median - 1.0) * 100.0;
             lines.push(format!("- {}: {more:.0} % more CPU than {}{clear}", case.name, peer.shown()));
         }
