@@ -20,6 +20,9 @@ const STEADY_LOOKS: usize = 4;
 /// Looks altogether.
 const SETTLE_LOOKS: u32 = 60;
 
+/// Servers started for one figure at most.
+const ATTEMPTS: usize = 3;
+
 /// One way to be idle, and what Rempart may use for it.
 pub struct Variant {
     pub name: &'static str,
@@ -71,7 +74,9 @@ pub fn run(place: &Place, names: &[Name], origin: &Origin) -> Result<Vec<Idle>> 
     let mut results = Vec::new();
     for variant in VARIANTS {
         for &name in names.iter().filter(|name| **name != Name::Floor) {
-            let idle = one(place, name, origin, variant)
+            let measured = (0..ATTEMPTS).find_map(|_| one(place, name, origin, variant).transpose());
+            let idle = measured
+                .unwrap_or_else(|| bail!("its processes come and go"))
                 .with_context(|| format!("idle, {}, {}", variant.name, name.shown()))?;
             println!(
                 "{:<28} {:<8} {:>8.1} MB at rest, {:>9.0} bytes per connection",
@@ -92,15 +97,20 @@ fn raise_file_limit() -> Result<()> {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the file limit")
 }
 
-fn one(place: &Place, name: Name, origin: &Origin, variant: &Variant) -> Result<Idle> {
+/// `None` when a process of the server came or went between the two looks, as Rempart's second one may on a busy machine.
+fn one(place: &Place, name: Name, origin: &Origin, variant: &Variant) -> Result<Option<Idle>> {
     let server = Server::start(place, name, origin.port)?;
     let port = if variant.tls { server.tls_port } else { server.plain_port };
     // What the first connections make a server load is not theirs.
     drop(hold(place, port, WARM_UP_CONNECTIONS, variant)?);
     let before = settled(server.id())?;
+    let processes = cpu::family(server.id())?;
     let asked_before = origin.counted()?.requests;
     let holder = hold(place, port, variant.connections, variant)?;
     let after = settled(server.id())?;
+    if cpu::family(server.id())? != processes {
+        return Ok(None);
+    }
     let open = established(port)?;
     if open < variant.connections {
         bail!("{open} of {} connections are still open", variant.connections);
@@ -110,7 +120,7 @@ fn one(place: &Place, name: Name, origin: &Origin, variant: &Variant) -> Result<
         bail!("{} connections, but {asked} requests reached the origin", variant.connections);
     }
     drop(holder);
-    Ok(Idle { variant: variant.name, server: name, connections: variant.connections, before, after })
+    Ok(Some(Idle { variant: variant.name, server: name, connections: variant.connections, before, after }))
 }
 
 /// Connections that come and go before the first look.
