@@ -40,8 +40,11 @@ enum Command {
     Docs(docs::Options),
     /// Run foreign protocol suites through the release binary; writes docs/conformance.md
     Conformance(conformance::Options),
-    /// Measure CPU per request beside nginx and HAProxy; writes docs/benchmarks.md
+    /// Measure CPU per request, latency and idle memory beside nginx, HAProxy and Envoy; writes docs/benchmarks.md
     Bench(bench::Options),
+    /// The floor of the benchmark, which starts it
+    #[command(hide = true)]
+    BenchFloor(bench::Floor),
 }
 
 fn main() -> ExitCode {
@@ -64,5 +67,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Docs(options) => docs::run(&workspace, &options),
         Command::Conformance(options) => conformance::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::BenchFloor(floor) => floor.serve(),
     }
 }

