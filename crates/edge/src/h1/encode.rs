@@ -211,7 +211,9 @@ impl SendBody {
                 }
             };
         }
-        let drained = match out.poll_flush(cx, &mut io.borrow_mut()) {
+        // Bound before the match: what follows uses the same transport.
+        let flushed = out.poll_flush(cx, &mut io.borrow_mut());
+        let drained = match flushed {
             Poll::Ready(Ok(())) => match &*io.borrow() {
                 Io::Tcp(stream) => pipe.poll_drain(cx, stream),
                 _ => Poll::Ready(Err(std::io::ErrorKind::Unsupported.into())),
