@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod conformance;
 mod docs;
+mod fuzz;
 mod licences;
 mod peers;
 mod ports;
@@ -42,6 +43,8 @@ enum Command {
     Conformance(conformance::Options),
     /// Measure CPU per request beside nginx and HAProxy; writes docs/benchmarks.md
     Bench(bench::Options),
+    /// Look for inputs that make a parser panic, hang, or read what another reader would not
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -64,5 +67,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Docs(options) => docs::run(&workspace, &options),
         Command::Conformance(options) => conformance::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
     }
 }

@@ -1,8 +1,9 @@
-//! A second reading of RFC 9112, slow and obvious; the codec has to agree with it on every input.
+//! Second readings of RFC 9112 and of the PROXY protocol, slow and obvious; the parsers have to agree with them.
 
 pub mod body;
 pub mod head;
 pub mod message;
+pub mod proxy;
 pub mod response;
 
 /// Where a section of lines (a head, or trailers) ends in some input.
