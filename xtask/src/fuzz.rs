@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: libFuzzer over the targets of `tests/fuzzing`, one after the other, each with its share of the time.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ const BOUNDS: [&str; 3] = ["-timeout=10", "-rss_limit_mb=768", "-max_len=3072"];
 const MINUTES: u64 = 60;
 /// Lines shown of what a target says before it ends badly.
 const LINES_SHOWN: usize = 60;
+
+/// Inputs of one target in the repository, as far as they are not put there by hand.
+const MOST_KEPT: usize = 36;
 
 /// What to run.
 #[derive(Args)]
@@ -168,14 +172,31 @@ impl Place<'_> {
         Ok(score)
     }
 
-    /// Adds inputs that reach edges no input of the repository reaches; none is ever taken away, since each may be there for
-    /// a failure it once made.
+    /// Adds the inputs that reach most of what no input of the repository reaches, as far as there is room; none is ever taken
+    /// away, since each may be there for a failure it once made.
     fn keep(&self, name: &str) -> Result<()> {
+        let kept = self.corpus.join(name);
+        let control = self.folder.join(format!("merge-{name}"));
+        let unused = self.folder.join("merged");
+        for old in [&control, &unused].into_iter().filter(|old| old.exists()) {
+            if old.is_dir() { fs::remove_dir_all(old)? } else { fs::remove_file(old)? }
+        }
+        fs::create_dir_all(&unused)?;
         let mut command = self.workspace.command(&self.binary);
         // Edges only: how often each runs would make every length of an input a new one.
-        command.env("REMPART_FUZZ_TARGET", name).args(["-merge=1", "-use_counters=0"]).args(BOUNDS);
-        command.arg(self.corpus.join(name)).arg(self.folder.join("corpus").join(name));
-        succeed(command.stdout(Stdio::null()).stderr(Stdio::null()))
+        command.env("REMPART_FUZZ_TARGET", name).args(["-set_cover_merge=1", "-use_counters=0"]).args(BOUNDS);
+        command.arg(format!("-merge_control_file={}", control.display()));
+        command.arg(unused).arg(&kept).arg(self.folder.join("corpus").join(name));
+        succeed(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let reached = reached(&fs::read_to_string(&control)?)?;
+        let (old, new): (Vec<_>, Vec<_>) = reached.into_iter().partition(|(file, _)| file.starts_with(&kept));
+        let room = MOST_KEPT.saturating_sub(fs::read_dir(&kept)?.count());
+        let added = choose(&old, new, room);
+        for file in &added {
+            fs::copy(file, kept.join(file.file_name().context("a file has a name")?))?;
+        }
+        println!("{name}: {} inputs added to the corpus", added.len());
+        Ok(())
     }
 
     fn fresh_or_old(&self, name: &str) -> Result<PathBuf> {
@@ -226,6 +247,43 @@ impl Score {
     }
 }
 
+/// An input, and the numbers of what it reaches.
+type Reached = (PathBuf, BTreeSet<u32>);
+
+/// Reads libFuzzer's notes of a merge: how many files, how many of them in the first folder, their names, then for each a
+/// line `FT`, its number, and what it reaches.
+fn reached(notes: &str) -> Result<Vec<Reached>> {
+    let mut lines = notes.lines();
+    let count: usize = lines.next().and_then(|line| line.parse().ok()).context("a merge has a count")?;
+    let mut all: Vec<Reached> =
+        lines.by_ref().skip(1).take(count).map(|name| (PathBuf::from(name), BTreeSet::new())).collect();
+    for line in lines {
+        let mut words = line.split(' ').filter(|word| !word.is_empty());
+        if words.next() == Some("FT") {
+            let mut numbers = words.map_while(|word| word.parse::<u32>().ok());
+            let index = numbers.next().and_then(|number| usize::try_from(number).ok());
+            let (_, slot) =
+                index.and_then(|index| all.get_mut(index)).context("a file the merge has not named")?;
+            slot.extend(numbers);
+        }
+    }
+    Ok(all)
+}
+
+/// The inputs that add most to `old`, at most `room` of them, the best first.
+fn choose(old: &[Reached], mut new: Vec<Reached>, room: usize) -> Vec<PathBuf> {
+    let mut covered: BTreeSet<u32> = old.iter().flat_map(|(_, reached)| reached).copied().collect();
+    let mut chosen = Vec::new();
+    while chosen.len() < room {
+        new.iter_mut().for_each(|(_, reached)| reached.retain(|number| !covered.contains(number)));
+        new.sort_by_key(|(_, reached)| reached.len());
+        let Some((file, reached)) = new.pop().filter(|(_, reached)| !reached.is_empty()) else { break };
+        covered.extend(reached);
+        chosen.push(file);
+    }
+    chosen
+}
+
 /// The folders in a folder, sorted by name.
 fn folders(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
@@ -269,5 +327,18 @@ mod tests {
         assert_eq!((score.edges, score.features, score.inputs), (91, 204, 31));
         assert_eq!((score.executions, score.per_second), (46_642_489, 2_221_070));
         assert_eq!((score.new, score.peak_mib), (5, 28));
+    }
+
+    #[test]
+    fn the_inputs_that_add_most_are_kept() {
+        let notes = "4\n0\nold/a\nnew/b\nnew/c\nnew/d\nSTARTED 0 9\nFT 0 1 2\nCOV 0 7\nSTARTED 1 9\nFT 1 1 3\n\
+                     STARTED 2 9\nFT 2 2 3 4 \nSTARTED 3 9\nFT 3 1 2\n";
+        let mut all = reached(notes).unwrap();
+        let old = vec![all.remove(0)];
+        assert_eq!(old[0].1.len(), 2);
+        assert_eq!(choose(&old, all.clone(), 9), [PathBuf::from("new/c")], "b and d add nothing to that");
+        assert_eq!(choose(&[], all.clone(), 9).len(), 2, "c, and b or d for 1");
+        assert!(choose(&old, all, 0).is_empty());
+        assert!(reached("1\n0\na\nFT 1 1\n").is_err());
     }
 }

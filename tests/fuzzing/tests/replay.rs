@@ -33,6 +33,13 @@ fn the_corpus_finds_nothing() {
 }
 
 #[test]
+fn the_corpus_stays_small() {
+    let all: Vec<_> = files(&corpus()).iter().flat_map(|folder| files(folder)).collect();
+    let bytes: u64 = all.iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(all.len() <= 400 && bytes <= 1024 * 1024, "{} files, {bytes} bytes", all.len());
+}
+
+#[test]
 fn every_folder_has_its_target() {
     let folders: BTreeSet<_> = files(&corpus())
         .iter()
