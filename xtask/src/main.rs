@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod conformance;
 mod docs;
+mod fuzz;
 mod licences;
 mod peers;
 mod ports;
@@ -45,6 +46,8 @@ enum Command {
     /// The floor of the benchmark, which starts it
     #[command(hide = true)]
     BenchFloor(bench::Floor),
+    /// Look for inputs that make a parser panic, hang, or read what another reader would not
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -68,5 +71,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Conformance(options) => conformance::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::BenchFloor(floor) => floor.serve(),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
     }
 }

@@ -157,8 +157,10 @@ impl<'a> HeadWait<'a> {
             HeadEnd::BadLineEnd => Refusal { status: 400, reason: "bad_header" },
             HeadEnd::Incomplete if bytes.len() < self.limits.header_bytes => {
                 self.scanned = bytes.len();
-                // A first byte that no method begins with will not get better by waiting (a TLS record, a NUL).
-                if !bytes.first().is_some_and(|byte| super::syntax::is_token(&[*byte])) {
+                // A first byte that no method begins with will not get better by waiting (a TLS record, a NUL). A lone CR
+                // may be half of the empty line that is overlooked above.
+                let may_begin = bytes == b"\r" && self.empty_lines < LEADING_EMPTY_LINES;
+                if !may_begin && !bytes.first().is_some_and(|byte| super::syntax::is_token(&[*byte])) {
                     return Some(Next::Refused(Refusal { status: 400, reason: "bad_request" }));
                 }
                 return None;
@@ -471,5 +473,25 @@ impl BodySource for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         self.link.parked.set(self.inbound.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[test]
+    fn half_an_empty_line_in_front_of_a_request_is_waited_with() {
+        let limits = snapshot::defaults(&[]).limits;
+        for (bytes, waits) in
+            [(&b"\r"[..], true), (b"GET", true), (b"\rG", false), (b"\0", false), (b"\x16\x03", false)]
+        {
+            let (mut input, mut piece) = (ReadBuffer::default(), bytes);
+            let read = input.poll_read(&mut Context::from_waker(Waker::noop()), &mut piece, HEAD_READ);
+            assert!(read.is_ready());
+            let refused = HeadWait::new(&limits).parse(&mut input).is_some();
+            assert_eq!(refused, !waits, "{bytes:?}");
+        }
     }
 }

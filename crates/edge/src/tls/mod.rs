@@ -15,7 +15,7 @@ pub mod challenges;
 pub mod client_auth;
 pub mod client_hello;
 pub mod origin;
-mod pem;
+pub mod pem;
 pub mod server;
 pub mod tee;
 #[cfg(test)]

@@ -33,6 +33,12 @@ pub const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the writer looks at rotation by age and at retention.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
+/// Appends an event as one line. The log does the same; this is a door for tests outside this crate.
+#[doc(hidden)]
+pub fn write_line(out: &mut Vec<u8>, client: ClientIpDetail, event: &RequestEvent) {
+    line::write(out, &mut Clock::new(), client, event);
+}
+
 /// The writer thread could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start the access log's writer thread: {0}")]
