@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer or CI runs that is not the product itself.
 
+mod attack;
 mod bench;
 mod ci;
 mod conformance;
@@ -40,6 +41,8 @@ enum Command {
     Docs(docs::Options),
     /// Run foreign protocol suites through the release binary; writes docs/conformance.md
     Conformance(conformance::Options),
+    /// Attack the release binary while golden requests must all be served; writes docs/hardening.md
+    Attack(attack::Options),
     /// Measure CPU per request beside nginx and HAProxy; writes docs/benchmarks.md
     Bench(bench::Options),
 }
@@ -63,6 +66,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Licences => licences::run(&workspace),
         Command::Docs(options) => docs::run(&workspace, &options),
         Command::Conformance(options) => conformance::run(&workspace, &options),
+        Command::Attack(options) => attack::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
     }
 }
