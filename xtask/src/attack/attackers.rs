@@ -1,6 +1,7 @@
 //! Starting the attackers, on one core and behind everybody else, and reading what they say they did.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -45,7 +46,8 @@ impl Attackers {
         };
         let mut attackers = Self { children: Vec::new(), slow, deadline };
         for mut command in commands {
-            let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+            let log = File::options().create(true).append(true).open(place.folder.join("attacker.log"))?;
+            let child = command.stdout(Stdio::piped()).stderr(log).spawn();
             attackers.children.push(child.context("cannot start an attacker")?);
         }
         Ok(attackers)
@@ -57,7 +59,9 @@ impl Attackers {
         while let Some(mut child) = self.children.pop() {
             let said = read_until(&mut child, self.deadline)?;
             let one = if self.slow { slow_words(&said) } else { script_words(&said) };
-            for (name, count) in one.with_context(|| format!("an attacker said: {said}"))? {
+            for (name, count) in
+                one.with_context(|| format!("an attacker gave no figures, see attacker.log: {said}"))?
+            {
                 *met.entry(name).or_default() += count;
             }
         }

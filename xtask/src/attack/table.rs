@@ -28,7 +28,7 @@ pub struct Outcome {
     pub attack: &'static str,
     pub target: Target,
     pub golden: Tally,
-    /// The server with its whole tree: before the attack, at its peaks, after it.
+    /// The server with its whole tree: before the attack (descriptors: before golden traffic), at its peaks, after both.
     pub before: Usage,
     pub peak: Usage,
     pub after: Usage,
@@ -113,8 +113,8 @@ impl Outcome {
         let unusual: BTreeMap<String, f64> = self
             .counters
             .iter()
-            .filter(|(name, _)| !ORDINARY.iter().any(|ordinary| name.starts_with(ordinary)))
-            .map(|(name, count)| (name.trim_start_matches("rempart_").to_owned(), *count))
+            .filter(|(name, _)| !is_ordinary(name))
+            .map(|(name, count)| (short(name), *count))
             .collect();
         if !unusual.is_empty() {
             text.push_str(&format!("; counted: {}", listed(&unusual)));
@@ -127,6 +127,17 @@ impl Outcome {
         }
         text
     }
+}
+
+/// A sample's name without what is the same in all of them.
+fn short(name: &str) -> String {
+    name.trim_start_matches("rempart_").replace("_total", "").replace('"', "")
+}
+
+fn is_ordinary(name: &str) -> bool {
+    let served = name.starts_with("rempart_requests_total") && name.contains("status=\"200\"");
+    let answered = name.starts_with("rempart_origin_requests_total") && name.contains("result=\"answered\"");
+    served || answered || ORDINARY.iter().any(|ordinary| name.starts_with(ordinary))
 }
 
 fn listed(counts: &BTreeMap<String, f64>) -> String {
@@ -239,6 +250,6 @@ mod tests {
             ("rempart_bytes_in_total{site=\"*\"}".to_owned(), 9.0),
             ("rempart_connections_refused_total".to_owned(), 7.0),
         ]);
-        assert_eq!(run.details(), "h2-ping: ; counted: connections_refused_total 7");
+        assert_eq!(run.details(), "h2-ping: ; counted: connections_refused 7");
     }
 }
