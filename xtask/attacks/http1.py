@@ -1,5 +1,6 @@
 """Floods of HTTP/1.1 and of TLS below it: pipelines, heads, chunks and trailers without end, records of one byte."""
 
+import collections
 import re
 import ssl
 import subprocess
@@ -105,7 +106,7 @@ def client_hello(host):
 
 def renegotiate(options):
     """TLS 1.2, and then asks for another handshake on the same connection (`R` of openssl s_client)."""
-    counts = {"connections opened": 0, "renegotiated": 0, "refused": 0}
+    counts = collections.Counter()
     end = time.monotonic() + options.seconds
     target = f"{options.address}:{options.tls_port}"
     command = ["openssl", "s_client", "-connect", target, "-tls1_2", "-legacy_renegotiation"]
@@ -119,19 +120,23 @@ def renegotiate(options):
         # s_client looks for commands at the beginning of what it reads at once, so the request comes separately.
         time.sleep(0.3)
         try:
-            said, _ = client.communicate(request, timeout=5)
+            said, _ = client.communicate(request, timeout=2)
+            waits = False
         except subprocess.TimeoutExpired:
             client.kill()
             said, _ = client.communicate()
+            waits = True
         counts["connections opened"] += 1
         if "RENEGOTIATING" not in said:
-            counts["not asked"] = counts.get("not asked", 0) + 1
+            counts["not asked"] += 1
+        elif waits:
+            counts["asked and not answered"] += 1
         # The certificate is verified once per handshake.
         elif said.count("depth=0") > 1 and "HTTP/1.1" in said:
             counts["renegotiated"] += 1
         else:
             counts["refused"] += 1
-    return counts
+    return dict(counts)
 
 
 ATTACKS = {

@@ -25,7 +25,7 @@ use table::{DESCRIPTOR_SLACK, Outcome};
 /// Time for an attack with `--quick`.
 const QUICK: Duration = Duration::from_secs(4);
 /// Time that golden traffic goes on after an attack.
-const AFTERMATH: Duration = Duration::from_secs(2);
+const AFTERMATH: Duration = Duration::from_secs(1);
 /// Time a server has to close what an attack left, after it.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Time for an attack that works by speed.
-const FLOOD: Duration = Duration::from_secs(10);
+const FLOOD: Duration = Duration::from_secs(8);
 /// Time for an attack that works by patience: longer than the time limits that should end it.
 const SIEGE: Duration = Duration::from_secs(20);
 
@@ -66,9 +66,9 @@ const SLOW_READING: &[&str] =
 pub const ATTACKS: &[Attack] = &[
     Attack::slow("slow-headers", false, SLOW_HEADERS).with_peer().with_control(),
     Attack::slow("slow-headers-tls", true, SLOW_HEADERS),
-    Attack::slow("slow-body", false, SLOW_BODIES).with_peer(),
+    Attack::slow("slow-body", false, SLOW_BODIES),
     Attack::slow("slow-body-tls", true, SLOW_BODIES),
-    Attack::slow("slow-read", false, SLOW_READING).with_peer(),
+    Attack::slow("slow-read", false, SLOW_READING),
     Attack::slow("slow-read-tls", true, SLOW_READING),
     Attack::script("h2-rapid-reset", FLOOD).with_peer(),
     Attack::script("h2-made-you-reset", FLOOD).with_peer(),
