@@ -24,6 +24,8 @@ use table::{DESCRIPTOR_SLACK, Outcome};
 
 /// Time for an attack with `--quick`.
 const QUICK: Duration = Duration::from_secs(4);
+/// Characters shown of a failed request.
+const FAILURE_SHOWN: usize = 120;
 /// Time that golden traffic goes on after an attack.
 const AFTERMATH: Duration = Duration::from_secs(1);
 /// Time a server has to close what an attack left, after it.
@@ -115,16 +117,18 @@ fn one(place: &Place, attack: &Attack, target: Target, lasts: Duration) -> Resul
     let golden = Golden::start(place, &server)?;
     let (identity, counters) = (server.identity()?, server.counters()?);
     let before = Usage { descriptors: idle.descriptors, ..Usage::of(server.id())? };
+    let origin_before = Usage::of(origin.id())?;
     let watch = Watch::start([server.id(), origin.id()]);
     let started = Instant::now();
     let met = Attackers::start(place, attack, &server, lasts)?.finish()?;
     let lasted = started.elapsed().as_secs_f64();
-    let ended = Usage::of(server.id())?;
+    let (ended, origin_ended) = (Usage::of(server.id())?, Usage::of(origin.id())?);
     // What an attack leaves behind must not hurt either.
     std::thread::sleep(AFTERMATH);
     let [peak, origin_peak] = watch.peaks()?;
     let golden = golden.stop()?;
     let after = closed(&server, &origin, idle.descriptors + DESCRIPTOR_SLACK, origin_idle.descriptors)?;
+    let second = ticks_per_second()?;
     let identity_after = server.identity()?;
     Ok(Outcome {
         attack: attack.name,
@@ -135,7 +139,8 @@ fn one(place: &Place, attack: &Attack, target: Target, lasts: Duration) -> Resul
         after,
         origin: (origin_idle.descriptors, origin_peak.descriptors),
         origin_after: Usage::of(origin.id())?.descriptors,
-        processor: ended.ticks.saturating_sub(before.ticks) as f64 / ticks_per_second()?,
+        processor: ended.ticks.saturating_sub(before.ticks) as f64 / second,
+        origin_processor: origin_ended.ticks.saturating_sub(origin_before.ticks) as f64 / second,
         lasted,
         met,
         counters: table::grown(&counters, &server.counters()?),
@@ -165,7 +170,7 @@ fn tell(outcome: &Outcome) {
     let faults = outcome.faults();
     println!("    {}", if faults.is_empty() { "held".to_owned() } else { faults.join("; ") });
     for failure in outcome.golden.failures.iter().take(3) {
-        println!("    {failure}");
+        println!("    {}", failure.chars().take(FAILURE_SHOWN).collect::<String>());
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Outcome {
     pub origin_after: u64,
     /// Processor time of the server during the attack, in seconds.
     pub processor: f64,
+    /// The same of the origin.
+    pub origin_processor: f64,
     /// Seconds the attack lasted.
     pub lasted: f64,
     /// What the attackers did and met.
@@ -88,7 +90,7 @@ impl Outcome {
         let mib = |bytes: u64| bytes >> 20;
         let golden = &self.golden;
         format!(
-            "| {} | {} of {} ({} %) | {:.1} / {:.1} / {:.0} | {} → {} → {} | {} → {} → {} | {:.0} % | {} | {verdict} |\n",
+            "| {} | {} of {} ({} %) | {:.1} / {:.1} / {:.0} | {} → {} → {} | {} → {} → {} | {:.0} + {:.0} % | {} | {verdict} |\n",
             self.attack,
             golden.served,
             golden.sent,
@@ -103,6 +105,7 @@ impl Outcome {
             self.peak.descriptors,
             self.after.descriptors,
             100.0 * self.processor / self.lasted.max(0.001),
+            100.0 * self.origin_processor / self.lasted.max(0.001),
             self.origin.1.saturating_sub(self.origin.0),
         )
     }
@@ -171,7 +174,7 @@ pub fn markdown(outcomes: &[Outcome]) -> String {
         text.push_str(&format!("\n## {}: {held} of {} held\n\n", target.shown(), of_target.len()));
         text.push_str("| attack | golden requests served | latency p50 / p99 / max, ms | memory before → peak → after, MiB ");
         text.push_str(
-            "| descriptors before → peak → after | CPU | origin connections more, peak | verdict |\n",
+            "| descriptors before → peak → after | CPU + origin’s | origin connections more, peak | verdict |\n",
         );
         text.push_str("|---|---|---|---|---|---|---|---|\n");
         for outcome in &of_target {
@@ -201,6 +204,7 @@ mod tests {
             origin: (10, 12),
             origin_after: 10,
             processor: 1.0,
+            origin_processor: 0.5,
             lasted: 10.0,
             met: Met::new(),
             counters: BTreeMap::new(),
