@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer or CI runs that is not the product itself.
 
+mod attack;
 mod bench;
 mod ci;
 mod conformance;
@@ -41,6 +42,8 @@ enum Command {
     Docs(docs::Options),
     /// Run foreign protocol suites through the release binary; writes docs/conformance.md
     Conformance(conformance::Options),
+    /// Attack the release binary while golden requests must all be served; writes docs/hardening.md
+    Attack(attack::Options),
     /// Measure CPU per request, latency and idle memory beside nginx, HAProxy and Envoy; writes docs/benchmarks.md
     Bench(bench::Options),
     /// The floor of the benchmark, which starts it
@@ -69,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Licences => licences::run(&workspace),
         Command::Docs(options) => docs::run(&workspace, &options),
         Command::Conformance(options) => conformance::run(&workspace, &options),
+        Command::Attack(options) => attack::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::BenchFloor(floor) => floor.serve(),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),

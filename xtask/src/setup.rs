@@ -62,6 +62,16 @@ pub const CONFORMANCE: &[Need] = &[
     Need { package: "golang-go", probe: Probe::Program("go") },
 ];
 
+/// What `cargo xtask attack` needs beside the PyPI packages.
+pub const ATTACK: &[Need] = &[
+    Need { package: "slowhttptest", probe: Probe::Program("slowhttptest") },
+    Need { package: "nginx", probe: Probe::Program("nginx") },
+    Need { package: "openssl", probe: Probe::Program("openssl") },
+    Need { package: "curl", probe: Probe::Program("curl") },
+    Need { package: "python3", probe: Probe::Program("python3") },
+    Need { package: "util-linux", probe: Probe::Program("taskset") },
+];
+
 /// Everything the tests need.
 pub fn run(workspace: &Workspace) -> Result<()> {
     debian(TESTS)?;
@@ -133,7 +143,7 @@ impl Need {
 }
 
 /// PyPI packages of `tests/e2e/requirements.txt`, in a virtual environment of their own.
-fn python(workspace: &Workspace) -> Result<()> {
+pub fn python(workspace: &Workspace) -> Result<()> {
     let wanted = workspace.root.join("tests/e2e/requirements.txt");
     let folder = workspace.tools.join("python");
     if !wanted.is_file() || up_to_date(&wanted, &folder)? {

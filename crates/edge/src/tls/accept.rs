@@ -165,7 +165,12 @@ where
     let shaken = start.into_stream(config.clone()).into_fallible().await;
     match shaken {
         Ok(mut stream) => {
-            stream.get_mut().0.let_go();
+            let (tee, session) = stream.get_mut();
+            tee.let_go();
+            // What is held are session tickets, which can wait; in TLS 1.2 the client waits for the end of the handshake.
+            if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
+                poll_fn(|context| tee.poll_held(context)).await.map_err(HandshakeError::Io)?;
+            }
             let hello = stream.get_mut().0.take_hello();
             match facts(stream.get_ref().1, variant) {
                 Ok(facts) => Ok(Accepted { stream, facts, hello }),
