@@ -247,6 +247,10 @@ pub trait BodySource {
     }
 }
 
+/// Pieces of a body moved on in one go. A body of tiny chunks would otherwise keep a thread from its other connections for as
+/// long as there is something to read.
+pub const PIECES_IN_ONE_GO: u32 = 256;
+
 /// A message body.
 #[derive(Default)]
 pub enum Body {

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll, ready};
 
 use crate::io::{Io, WriteBuffer};
-use crate::message::{Body, BodyError, BodyLength, Fill, HeaderList, ResponseHead};
+use crate::message::{Body, BodyError, BodyLength, Fill, HeaderList, PIECES_IN_ONE_GO, ResponseHead};
 use crate::splice::{self, Pipe};
 
 /// Pieces up to this size are gathered with what surrounds them; larger ones go out by a vectored write.
@@ -141,7 +141,13 @@ impl SendBody {
         out: &mut WriteBuffer,
         io: &std::cell::RefCell<Io>,
     ) -> Poll<Result<(), SendError>> {
+        let mut pieces = 0;
         while !self.ended {
+            pieces += 1;
+            if pieces > PIECES_IN_ONE_GO {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if self.open_chunk == 0 && self.takes_pipe(body, io) {
                 ready!(self.poll_pipe(cx, body, out, io))?;
                 continue;

@@ -11,7 +11,9 @@ use h2::{RecvStream, SendStream};
 use super::convert;
 use super::outbox::{Outbox, Place};
 use super::server::Respond;
-use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
+use crate::message::{
+    Body, BodyError, BodyLength, BodySource, Fill, HeaderList, PIECES_IN_ONE_GO, ResponseHead,
+};
 
 /// Bytes asked of the flow-control window for one DATA write.
 const WRITE_PIECE: usize = 16 * 1024;
@@ -154,7 +156,13 @@ impl SendBody {
 
     /// Moves the body on. Ready when all of it is with `h2`.
     pub fn poll(&mut self, cx: &mut Context<'_>, body: &mut Body) -> Poll<Result<(), SendError>> {
+        let mut pieces = 0;
         while !self.ended {
+            pieces += 1;
+            if pieces > PIECES_IN_ONE_GO {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             // Before the source is asked: what it reads would wait here too.
             ready!(self.poll_outbox(cx, body))?;
             // Before anything more is taken in, so that what is gathered stays bounded while the window is closed.
