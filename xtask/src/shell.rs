@@ -13,6 +13,9 @@ use anyhow::{Context, Result, anyhow, bail};
 /// How long a process may take to end after SIGTERM before it is killed.
 const TERMINATE_WITHIN: Duration = Duration::from_secs(10);
 
+/// Names a binary to use instead of the release build.
+const GIVEN_BINARY: &str = "REMPART_BIN";
+
 /// How many lines of a failed program's output are shown; the log file has all of them.
 const LINES_SHOWN: usize = 400;
 
@@ -65,16 +68,24 @@ impl Workspace {
         command
     }
 
-    /// The release binary of the product.
+    /// The release binary of the product, or the one that `REMPART_BIN` names.
     pub fn binary(&self) -> PathBuf {
-        self.target.join("release").join("rempart")
+        match std::env::var_os(GIVEN_BINARY) {
+            Some(binary) => self.root.join(binary),
+            None => self.target.join("release").join("rempart"),
+        }
+    }
+
+    /// Whether the binary was built by somebody else, as while developing.
+    pub fn has_given_binary(&self) -> bool {
+        std::env::var_os(GIVEN_BINARY).is_some()
     }
 
     /// Builds the release binary, the one people run.
     pub fn build_release(&self) -> Result<PathBuf> {
         println!("building the release binary");
         succeed(&mut self.cargo(&["build", "--release", "--locked", "--quiet", "--package", "app"]))?;
-        let binary = self.binary();
+        let binary = self.target.join("release").join("rempart");
         if !binary.is_file() {
             bail!("cargo built the package `app` but left no {}", binary.display());
         }

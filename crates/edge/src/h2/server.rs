@@ -23,6 +23,7 @@ use super::coalesce::Coalesce;
 use super::convert;
 use super::preface::PrefaceReader;
 use crate::connection::{Connection, Cutoff, Ending};
+use crate::h1::parse::Refusal;
 use crate::io::{Idle, Io, Linger, Timer};
 use crate::message::{Body, BodyError, BodyLength, ResponseHead};
 use crate::pipeline::{self, Inform, Request, Response};
@@ -36,6 +37,9 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 /// How long a connection that was idle for too long waits for streams the client had already begun (RFC 9113 section 6.8).
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
+
+/// A body that is not as long as announced.
+const BAD_FRAMING: Refusal = Refusal { status: 400, reason: "bad_framing" };
 
 type Streams = FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>>;
 
@@ -228,15 +232,22 @@ async fn serve_stream(
     let response = match convert::request_head(parts, ends_here, &(&limits).into()) {
         Err(refusal) => pipeline::refuse(refusal, &connection, &worker),
         Ok((head, length)) => {
+            let tunnel = head.upgrade.is_some();
             let body = match length {
                 BodyLength::Absent => Body::Empty,
                 BodyLength::Exact(_) if ends_here => Body::Full(Bytes::new()),
                 _ => {
                     let owes_continue = head.expects_continue.then(|| respond.clone());
-                    Body::stream(ReceiveBody::new(receive, length, owes_continue, head.upgrade.is_some()))
+                    let waits = head.expects_continue || !matches!(length, BodyLength::Exact(_));
+                    let mut receive = ReceiveBody::new(receive, length, owes_continue, tunnel);
+                    if !waits && !tunnel && receive.arrive().await.is_err() {
+                        // `h2` has reset the stream (RFC 9113 section 8.1.1); this is for the log.
+                        drop(pipeline::refuse(BAD_FRAMING, &connection, &worker));
+                        return;
+                    }
+                    Body::stream(receive)
                 }
             };
-            let tunnel = head.upgrade.is_some();
             match serve(Request { head, body, tunnel }, &connection, &worker, &respond).await {
                 Some(response) => response,
                 None => return,
