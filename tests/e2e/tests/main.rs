@@ -22,6 +22,7 @@ mod shutdown;
 mod stage;
 mod supervision;
 mod taster;
+mod translation;
 mod upgrade;
 
 /// Held by tests that load the machine, so that they do not measure or starve each other.
