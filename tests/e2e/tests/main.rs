@@ -11,6 +11,7 @@ mod encryption;
 mod footprint;
 mod handover;
 mod identity;
+mod journey;
 mod memory;
 mod origin_refusals;
 mod packaging;
