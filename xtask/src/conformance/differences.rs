@@ -3,14 +3,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::lax::{LaxOrigin, Recorded, Script, ScriptedOrigin};
 use super::reading::{self, End, Request, Response};
-use super::vectors::{self, Vector};
+use super::vectors::Vector;
 use super::{Score, rempart};
 use crate::peers::{Name, Place, Server};
 
@@ -88,13 +87,12 @@ pub fn requests(place: &Place, vectors: &[Vector], whole: bool) -> Result<Vec<Sc
 }
 
 /// Responses through Rempart, in a whole run through nginx, and straight from the origin.
-pub fn responses(place: &Place, suites: &Path, whole: bool) -> Result<Vec<Score>> {
-    let vectors = vectors::llhttp_responses(suites)?;
+pub fn responses(place: &Place, vectors: &[Vector], whole: bool) -> Result<Vec<Score>> {
     let (origin, quiet) = (ScriptedOrigin::start()?, whole.then_some(QUIET));
     let run = |target: &str, port: u16| {
         println!("responses against {target}: {} vectors", vectors.len());
         let verdicts = vectors.iter().map(|vector| response(vector, port, &origin, quiet));
-        Ok::<_, anyhow::Error>(score(target, &vectors, &verdicts.collect::<Result<Vec<_>>>()?))
+        Ok::<_, anyhow::Error>(score(target, vectors, &verdicts.collect::<Result<Vec<_>>>()?))
     };
     let server = rempart(place, origin.port)?;
     let mut scores = vec![run(server.name.shown(), server.plain_port)?];

@@ -102,6 +102,11 @@ fn request(rest: &mut &[u8]) -> Result<Request, End> {
         return Err(Choice("white space in the request line"));
     }
     let fields = fields(rest)?;
+    if fields.iter().any(|(name, _)| {
+        ["content_length", "transfer_encoding"].contains(&&*name.replace('-', "_")) && name.contains('_')
+    }) {
+        return Err(Choice("a field that CGI takes for a framing field"));
+    }
     let (method, target) = (text(method), text(target));
     let (authority, target) = resolve(&method, &target, &fields, minor)?;
     let framing = framing(&fields, minor)?;
@@ -214,6 +219,9 @@ pub fn response(bytes: &[u8], closed: bool) -> Result<(Response, usize), End> {
         }
         let reusable = !closes(&fields, minor)?;
         let (framing, counted) = match framing {
+            Err(_) if matches!(status, 204 | 304) => {
+                return Err(Choice("malformed framing that frames nothing"));
+            }
             _ if matches!(status, 204 | 304) => (Framing::Nothing, true),
             Ok(framing) => {
                 let counted = framing != Framing::Nothing;
@@ -293,9 +301,6 @@ fn fields(rest: &mut &[u8]) -> Result<Vec<(String, Vec<u8>)>, End> {
             return Err(Choice("control characters in a field value"));
         }
         let name = text(name).to_ascii_lowercase();
-        if name.contains('_') && ["content-length", "transfer-encoding"].contains(&&*name.replace('_', "-")) {
-            return Err(Choice("a field that CGI takes for a framing field"));
-        }
         fields.push((name, trimmed(value).to_vec()));
     }
 }
