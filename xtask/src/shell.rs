@@ -13,6 +13,9 @@ use anyhow::{Context, Result, anyhow, bail};
 /// How long a process may take to end after SIGTERM before it is killed.
 const TERMINATE_WITHIN: Duration = Duration::from_secs(10);
 
+/// Names a binary to use instead of the release build.
+const GIVEN_BINARY: &str = "REMPART_BIN";
+
 /// How many lines of a failed program's output are shown; the log file has all of them.
 const LINES_SHOWN: usize = 400;
 
@@ -72,7 +75,7 @@ impl Workspace {
 
     /// What `REMPART_BIN` says, relative to the top of the clone.
     fn chosen_binary(&self) -> Option<PathBuf> {
-        let chosen = std::env::var_os("REMPART_BIN").filter(|path| !path.is_empty())?;
+        let chosen = std::env::var_os(GIVEN_BINARY).filter(|path| !path.is_empty())?;
         Some(self.root.join(chosen))
     }
 
@@ -87,7 +90,7 @@ impl Workspace {
         }
         println!("building the release binary");
         succeed(&mut self.cargo(&["build", "--release", "--locked", "--quiet", "--package", "app"]))?;
-        let binary = self.binary();
+        let binary = self.target.join("release").join("rempart");
         if !binary.is_file() {
             bail!("cargo built the package `app` but left no {}", binary.display());
         }

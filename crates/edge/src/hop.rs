@@ -1,6 +1,9 @@
 //! Hop-by-hop fields (RFC 9110 section 7.6.1): which header fields end here and which travel on.
 
+use http::Method;
 use smallvec::SmallVec;
+
+use crate::message::HeaderList;
 
 /// Connection options read from one message; more is refused, since no honest sender lists that many.
 pub const MAX_CONNECTION_OPTIONS: usize = 32;
@@ -95,7 +98,7 @@ const END_TO_END_PREFIXES: &[&str] = &[
     "x-forwarded-",
 ];
 
-/// Why a message's `Connection` field cannot be acted on. In a request it deserves 400, in a response 502.
+/// Why what a message says about its way cannot be acted on. In a request it deserves 400, in a response 502.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HopError {
     /// More than `MAX_CONNECTION_OPTIONS` options.
@@ -104,6 +107,9 @@ pub enum HopError {
     /// An option is not a token (RFC 9110 section 5.6.2).
     #[error("the Connection field holds something that is not a token")]
     NotAToken,
+    /// `Max-Forwards` is not one decimal number.
+    #[error("Max-Forwards is not one number")]
+    BadMaxForwards,
 }
 
 /// What a message says about its own connection, and so what of it is forwarded.
@@ -173,6 +179,34 @@ impl<'a> ConnectionFields<'a> {
     }
 }
 
+/// How far a request may still travel, by its `Max-Forwards` (RFC 9110 section 7.6.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Travel {
+    /// As far as it takes.
+    On,
+    /// On, and whoever gets it next is told this number.
+    Counted(u64),
+    /// No further: this hop answers.
+    EndsHere,
+}
+
+/// Reads `Max-Forwards` of a request. Only OPTIONS heeds it here: TRACE goes nowhere, and other methods may ignore it.
+///
+/// Fails when it is not one number: what cannot be counted down cannot be passed on.
+pub fn travel(method: &Method, headers: &HeaderList) -> Result<Travel, HopError> {
+    if *method != Method::OPTIONS {
+        return Ok(Travel::On);
+    }
+    let mut values = headers.all(b"max-forwards");
+    let Some(value) = values.next() else { return Ok(Travel::On) };
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) || values.next().is_some() {
+        return Err(HopError::BadMaxForwards);
+    }
+    // A number beyond 64 bits counts as the largest one this hop knows.
+    let count = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).unwrap_or(u64::MAX);
+    Ok(count.checked_sub(1).map_or(Travel::EndsHere, Travel::Counted))
+}
+
 /// Whether a field is one that no connection option may remove.
 pub fn is_end_to_end(name: &[u8]) -> bool {
     listed(END_TO_END, name)
@@ -198,6 +232,24 @@ fn items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_travel_as_far_as_they_may() {
+        let check = |method: Method, values: &[&str], expected: Result<Travel, HopError>| {
+            let mut headers = HeaderList::default();
+            values.iter().for_each(|value| headers.push("max-Forwards", value));
+            assert_eq!(travel(&method, &headers), expected, "{method} {values:?}");
+        };
+        check(Method::OPTIONS, &[], Ok(Travel::On));
+        check(Method::OPTIONS, &["0"], Ok(Travel::EndsHere));
+        check(Method::OPTIONS, &["000"], Ok(Travel::EndsHere));
+        check(Method::OPTIONS, &["10"], Ok(Travel::Counted(9)));
+        check(Method::OPTIONS, &["99999999999999999999999"], Ok(Travel::Counted(u64::MAX - 1)));
+        check(Method::GET, &["0"], Ok(Travel::On));
+        for bad in [&[""][..], &["-1"], &["1, 2"], &["1", "1"], &["0x1"]] {
+            check(Method::OPTIONS, bad, Err(HopError::BadMaxForwards));
+        }
+    }
 
     /// Reads `name: value` lines and tells which of the names are forwarded.
     fn forwarded(lines: &[&str]) -> Result<Vec<String>, HopError> {

@@ -18,7 +18,7 @@ use crate::gate::{self, Approach, Gate};
 use crate::generation::{Generation, SiteRuntime};
 use crate::h1::parse::Refusal;
 use crate::h1::syntax;
-use crate::hop::ConnectionFields;
+use crate::hop::{self, ConnectionFields, Travel};
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
 use crate::pages;
 use crate::trace;
@@ -108,7 +108,7 @@ async fn serve_site(
     inform: &mut dyn Inform,
     mut trail: Trail,
 ) -> Response {
-    let Request { head, body, tunnel } = request;
+    let Request { mut head, body, tunnel } = request;
     let Call { connection, worker, generation, site, client, approach } = *call;
     let snapshot = &generation.snapshot;
     let compatibility = site.site.compatibility;
@@ -127,6 +127,23 @@ async fn serve_site(
     }
     if forwarded::check_loop(head.headers.iter(), &snapshot.via).is_err() {
         return fail(Failure::Loop, Some(&head), compatibility, trail);
+    }
+    match hop::travel(&head.method, &head.headers) {
+        Ok(Travel::On) => {}
+        Ok(Travel::Counted(left)) => {
+            head.headers.remove(b"max-forwards");
+            head.headers.push("Max-Forwards", left.to_string());
+        }
+        Ok(Travel::EndsHere) => {
+            let answer = Own { head: ResponseHead::new(200), body: Bytes::new() };
+            let mut response = finish_own(answer, false, trail);
+            identify(&mut response, compatibility);
+            return response;
+        }
+        Err(_) => {
+            let refusal = Refusal { status: 400, reason: "bad_header" };
+            return fail(Failure::Refused(refusal), Some(&head), compatibility, trail);
+        }
     }
     let limit = site.site.limits.body_bytes;
     if let (BodyLength::Exact(length), Some(limit)) = (body.length(), limit)
@@ -168,6 +185,12 @@ async fn serve_site(
 pub fn refuse(refusal: Refusal, connection: &Rc<Connection>, worker: &Rc<Worker>) -> Response {
     let trail = Trail::start(worker, connection, None);
     fail(Failure::Refused(refusal), None, Compatibility::Neutral, trail)
+}
+
+/// Refuses an `https` target on a connection that neither is secured nor comes from a trusted proxy (RFC 9110 section 7.4).
+pub fn misdirected(connection: &Connection, worker: &Worker) -> Option<Refusal> {
+    let trusted = || worker.generation().snapshot.trusted_proxies.contains(connection.peer.ip());
+    (connection.tls.is_none() && !trusted()).then_some(Refusal { status: 421, reason: "bad_target" })
 }
 
 /// The site of an authority (`host[:port]`).
@@ -243,9 +266,11 @@ fn finish_origin(
     generation: &Generation,
     compatibility: Compatibility,
 ) {
-    let upgrade = (response.head.status == 101)
+    // RFC 9110 section 15.5.22: without it a 426 says nothing. What no tunnel is opened for is not offered.
+    let upgrade = matches!(response.head.status, 101 | 426)
         .then(|| response.head.headers.get(b"upgrade").map(<[u8]>::to_vec))
-        .flatten();
+        .flatten()
+        .filter(|protocol| syntax::is_tunnel_protocol(protocol));
     let headers = std::mem::take(&mut response.head.headers);
     let Some(mut headers) = forwardable(headers, &generation.snapshot.via, received) else {
         response.head = ResponseHead::new(502);

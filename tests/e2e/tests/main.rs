@@ -12,6 +12,7 @@ mod footprint;
 mod h2_floods;
 mod handover;
 mod identity;
+mod journey;
 mod memory;
 mod origin_refusals;
 mod packaging;
@@ -23,6 +24,7 @@ mod shutdown;
 mod stage;
 mod supervision;
 mod taster;
+mod translation;
 mod upgrade;
 
 /// Held by tests that load the machine, so that they do not measure or starve each other.

@@ -34,7 +34,7 @@ fn before(bad: impl Into<Vec<u8>>, close: bool) -> (Origin, Rempart) {
     (origin, Rempart::with(&config.raw("[site.retry]\nattempts = 0\n[site.health]\nfailures = 0")))
 }
 
-const AMBIGUOUS: [(&str, &str); 28] = [
+const AMBIGUOUS: &[(&str, &str)] = &[
     (
         "TE and CL",
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
@@ -75,13 +75,117 @@ const AMBIGUOUS: [(&str, &str); 28] = [
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     ),
     ("HTTP/0.9", "<html>hello</html>\r\n\r\n"),
+    (
+        "TE after CL",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ),
+    ("the same CL twice", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc"),
+    ("list of the same CL", "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc"),
+    ("CL with a comma", "HTTP/1.1 200 OK\r\nContent-Length: 3,\r\n\r\nabc"),
+    ("CL empty", "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nabc"),
+    ("CL folded", "HTTP/1.1 200 OK\r\nContent-Length:\r\n 3\r\n\r\nabc"),
+    ("CL with an underscore", "HTTP/1.1 200 OK\r\nContent_Length: 3\r\nContent-Length: 1_0\r\n\r\nabc"),
+    ("TE empty", "HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+    ("TE other than chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc"),
+    (
+        "TE nobody decodes before chunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "TE on two lines",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "TE with a vertical tab",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ),
+    ("fold before the first field", "HTTP/1.1 200 OK\r\n A: b\r\nContent-Length: 3\r\n\r\nabc"),
+    ("bare CR in the status line", "HTTP/1.1 200 OK\rA: b\r\nContent-Length: 3\r\n\r\nabc"),
+    ("bare CR after the head", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\rabc\r\n\r\n"),
+    ("control byte in a value", "HTTP/1.1 200 OK\r\nA: b\u{1}c\r\nContent-Length: 3\r\n\r\nabc"),
+    ("DEL in a value", "HTTP/1.1 200 OK\r\nA: b\u{7f}c\r\nContent-Length: 3\r\n\r\nabc"),
+    ("NUL in the reason", "HTTP/1.1 200 O\0K\r\nContent-Length: 3\r\n\r\nabc"),
+    ("empty name", "HTTP/1.1 200 OK\r\n: b\r\nContent-Length: 3\r\n\r\nabc"),
+    ("name that is no token", "HTTP/1.1 200 OK\r\nA(b): c\r\nContent-Length: 3\r\n\r\nabc"),
+    ("name beyond ASCII", "HTTP/1.1 200 OK\r\n\u{e9}: c\r\nContent-Length: 3\r\n\r\nabc"),
+    ("version in lower case", "http/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+    ("version with two digits", "HTTP/1.10 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+    ("two blanks before the status", "HTTP/1.1  200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+    ("tab before the status", "HTTP/1.1\t200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+    ("status with a sign", "HTTP/1.1 +20 OK\r\nContent-Length: 3\r\n\r\nabc"),
+    ("junk before the status line", "junk\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+    (
+        "interim answer with content",
+        "HTTP/1.1 103 Early Hints\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+    ),
+    (
+        "interim answer that is malformed",
+        "HTTP/1.1 103 Early Hints\r\nA : b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+    ),
+    (
+        "connection option that is no token",
+        "HTTP/1.1 200 OK\r\nConnection: a b\r\nContent-Length: 3\r\n\r\nabc",
+    ),
+    (
+        "first chunk, size with plus",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, size with minus",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, size with 0x",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, size with underscore",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1_0\r\nabc\r\n0\r\n\r\n",
+    ),
+    ("first chunk, size empty", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n"),
+    (
+        "first chunk, size not hexadecimal",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ng\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, size beyond 64 bits",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000003\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, blank before the size",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n 3\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, blank after the size",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3 \r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, bare LF after the size",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, bare CR after the size",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\rabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, empty extension",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, bare LF in a quoted extension",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=\"\n\"\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "first chunk, open quote in an extension",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=\"b\r\nabc\r\n0\r\n\r\n",
+    ),
 ];
 
 #[test]
 fn an_ambiguous_answer_becomes_502_and_its_connection_is_not_used_again() {
     let mut wrong = Vec::new();
     for (name, bad) in AMBIGUOUS {
-        let (origin, rempart) = before(bad, false);
+        let (origin, rempart) = before(*bad, false);
         let mut client = rempart.client();
         match client.get(HOST, "/bad") {
             Ok(response) if response.status == 502 && !response.text().contains("abc") => {}
@@ -112,6 +216,65 @@ fn endless_heads_of_an_origin_become_502() {
         client.send(format!("GET /bad HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).unwrap();
         let response = client.response("GET").unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(response.status, 502, "{name}");
+    }
+}
+
+/// Half an answer that the origin then hangs up on is no answer either.
+#[test]
+fn an_answer_that_ends_too_early_becomes_502() {
+    for (name, bad) in [
+        ("nothing", ""),
+        ("half a status line", "HTTP/1.1 2"),
+        ("half a head", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"),
+        ("only an interim answer", "HTTP/1.1 103 Early Hints\r\n\r\n"),
+    ] {
+        let (origin, rempart) = before(bad, true);
+        assert_eq!(rempart.client().get(HOST, "/bad").unwrap().status, 502, "{name}");
+        assert_eq!(rempart.client().get(HOST, "/good").unwrap().text(), "fine", "after {name}");
+        assert_new_connection(&origin, name);
+    }
+}
+
+/// The last request came on a connection that no other one had used.
+fn assert_new_connection(origin: &Origin, name: &str) {
+    let seen = origin.seen();
+    let (last, before) = seen.split_last().unwrap();
+    assert!(
+        before.iter().all(|seen| seen.connection != last.connection),
+        "after {name}: the connection was used again"
+    );
+}
+
+/// Answers that have no content by what they are (RFC 9110 sections 6.4.1, 15.3.5 and 15.4.5): what follows is nobody's.
+#[test]
+fn content_where_there_is_none_is_thrown_away_with_its_connection() {
+    const FIELDS: &str = "Content-Length: 4\r\n\r\nevil";
+    for (method, status, expected_length) in [
+        ("GET", "204 No Content", None),
+        ("GET", "304 Not Modified", Some("4")),
+        ("HEAD", "200 OK", Some("4")),
+    ] {
+        let (origin, rempart) = before(format!("HTTP/1.1 {status}\r\n{FIELDS}"), false);
+        let mut client = rempart.client();
+        let answer = client.exchange(format!("{method} /bad HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).unwrap();
+        assert!(status.starts_with(&answer.status.to_string()), "{status}: {answer:?}");
+        // RFC 9110 section 8.6: no Content-Length in a 204; in the others it tells what there would be.
+        assert_eq!(answer.head.text("content-length").as_deref(), expected_length, "{status}");
+        assert_eq!(client.get(HOST, "/good").unwrap().text(), "fine", "after {status}");
+        assert_new_connection(&origin, status);
+    }
+}
+
+/// RFC 9110 section 7.8: a server switches to what the client asked for, or not at all.
+#[test]
+fn a_switch_to_another_protocol_becomes_502() {
+    for chosen in ["Upgrade: chat\r\n", "Upgrade: websocket, chat\r\n", ""] {
+        let bad = format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{chosen}\r\n");
+        let (origin, rempart) = before(bad, false);
+        let ask = "GET /bad HTTP/1.1\r\nHost: origin-strict.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        assert_eq!(rempart.client().exchange(ask).unwrap().status, 502, "{chosen:?}");
+        assert_eq!(rempart.client().get(HOST, "/good").unwrap().text(), "fine", "after {chosen:?}");
+        assert_new_connection(&origin, chosen);
     }
 }
 
@@ -153,8 +316,16 @@ fn a_cut_or_malformed_body_is_never_passed_off_as_complete() {
             "chunk with bare LF",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n1\nx\r\n0\r\n\r\n",
         ),
+        (
+            "folded trailer",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n0\r\nA: b\r\n c\r\n\r\n",
+        ),
+        (
+            "length in a trailer",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n0\r\nContent-Length: 4\r\n\r\n",
+        ),
     ] {
-        let (_origin, rempart) = before(bad, true);
+        let (origin, rempart) = before(bad, name.contains("cut"));
         match rempart.client().get(HOST, "/bad") {
             // An edge that notices before it has sent the head may still answer properly.
             Ok(response) => assert_eq!(response.status, 502, "{name} over h1: {response:?}"),
@@ -166,5 +337,6 @@ fn a_cut_or_malformed_body_is_never_passed_off_as_complete() {
             "{name} over h2: {answer:?}"
         );
         assert_eq!(rempart.client().get(HOST, "/good").unwrap().text(), "fine", "after {name}");
+        assert_new_connection(&origin, name);
     }
 }

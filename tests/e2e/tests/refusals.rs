@@ -140,6 +140,13 @@ fn malformed_heads() -> Vec<Refused> {
         refused("target beyond ASCII", raw("GET /\u{e9} HTTP/1.1\r\nHost: strict.test\r\n\r\n"), &[400]),
         refused("target without a slash", raw("GET evil HTTP/1.1\r\nHost: strict.test\r\n\r\n"), &[400]),
         refused(
+            "encoded NUL in the path",
+            raw("GET /a%00.jpg HTTP/1.1\r\nHost: strict.test\r\n\r\n"),
+            &[400],
+        ),
+        refused("backslash in the path", raw("GET /a\\..\\b HTTP/1.1\r\nHost: strict.test\r\n\r\n"), &[400]),
+        refused("fragment", raw("GET /evil#a HTTP/1.1\r\nHost: strict.test\r\n\r\n"), &[400]),
+        refused(
             "two blanks in the request line",
             raw("GET  /evil HTTP/1.1\r\nHost: strict.test\r\n\r\n"),
             &[400],
@@ -188,6 +195,28 @@ fn doubtful_hosts() -> Vec<Refused> {
             "target and Host disagree",
             raw("GET http://other.test/evil HTTP/1.1\r\nHost: strict.test\r\n\r\n"),
             &[400, 421],
+        ),
+        refused(
+            "https target without TLS",
+            raw("GET https://strict.test/evil HTTP/1.1\r\nHost: strict.test\r\n\r\n"),
+            &[421],
+        ),
+        refused(
+            "user in the target",
+            raw("GET http://a@strict.test/evil HTTP/1.1\r\nHost: strict.test\r\n\r\n"),
+            &[400],
+        ),
+        refused(
+            "target without an authority",
+            raw("GET http:///evil HTTP/1.1\r\nHost: strict.test\r\n\r\n"),
+            &[400],
+        ),
+        refused("authority form", raw("GET strict.test:80 HTTP/1.1\r\nHost: strict.test:80\r\n\r\n"), &[400]),
+        refused("asterisk form", raw("GET * HTTP/1.1\r\nHost: strict.test\r\n\r\n"), &[400]),
+        refused(
+            "Max-Forwards that is no number",
+            raw("OPTIONS * HTTP/1.1\r\nHost: strict.test\r\nMax-Forwards: -1\r\n\r\n"),
+            &[400],
         ),
         refused(
             "CONNECT",

@@ -85,6 +85,7 @@ fn score(place: &Place, program: &Path, target: &str, port: u16) -> Result<Score
         ],
         misses: missed.map(|case| format!("{}: {} ({})", case.section, case.title, case.detail)).collect(),
         control: false,
+        defects: 0,
     })
 }
 

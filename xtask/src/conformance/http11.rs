@@ -110,6 +110,7 @@ impl Replay<'_> {
             ],
             misses: missed.map(Seen::line).collect(),
             control: false,
+            defects: seen.iter().filter(|case| case.smuggled() || case.refused_but_passed_on()).count(),
         })
     }
 

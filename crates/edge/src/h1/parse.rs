@@ -54,6 +54,8 @@ pub struct ParsedRequest {
     pub framing: Framing,
     /// Whether the client wants the connection kept.
     pub keep_alive: bool,
+    /// Whether the target is an `https` URI, which only a secured connection may serve (RFC 9110 section 7.4).
+    pub names_https: bool,
 }
 
 /// A parsed response head.
@@ -234,6 +236,7 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
     })?;
 
     let framing = request_framing(&control, protocol)?;
+    let names_https = target.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https:"));
     let (authority, target) = resolve_target(&method, target, host, &control, protocol)?;
     if control.expectation == Some(false) {
         return Err(Refusal { status: 417, reason: "expectation_failed" });
@@ -253,7 +256,7 @@ pub fn parse_request(head: &[u8], limits: &HeadLimits) -> Result<ParsedRequest, 
             && !matches!(framing, Framing::None | Framing::Length(0)),
         accepts_trailers: control.te_trailers,
     };
-    Ok(ParsedRequest { head, framing, keep_alive })
+    Ok(ParsedRequest { head, framing, keep_alive, names_https })
 }
 
 fn parse_request_line<'a>(
@@ -372,8 +375,9 @@ pub fn parse_response(head: &[u8], limits: &HeadLimits, to_head: bool) -> Result
     let line = next_line(&mut rest).ok_or(BAD)?;
     let (version, after) = line.split_at_checked(9).ok_or(BAD)?;
     let http11 = match version {
-        b"HTTP/1.1 " => true,
         b"HTTP/1.0 " => false,
+        // RFC 9110 section 2.5: a higher minor version is read as the highest one known.
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9', b' '] => true,
         _ => return Err(BAD),
     };
     let (code, reason) = after.split_at_checked(3).ok_or(BAD)?;

@@ -69,6 +69,13 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
                 linger(&link, input).await;
                 return;
             }
+            Next::Request(parsed)
+                if parsed.names_https
+                    && let Some(refusal) = pipeline::misdirected(&connection, &worker) =>
+            {
+                refuse(&link, refusal, &connection, &worker, &limits).await;
+                return linger(&link, input).await;
+            }
             Next::Request(parsed) => exchange(*parsed, &link, input, &connection, &worker, &limits).await,
         };
         match again {
@@ -202,7 +209,7 @@ async fn exchange(
     worker: &Rc<Worker>,
     limits: &ConnectionLimits,
 ) -> Again {
-    let ParsedRequest { mut head, framing, keep_alive } = parsed;
+    let ParsedRequest { mut head, framing, keep_alive, .. } = parsed;
     if !matches!(framing, Framing::None | Framing::Length(0)) {
         head.upgrade = None;
     }
@@ -307,10 +314,13 @@ async fn send_response(
         length => SendBody::framing_of(length),
     };
     let keep = reply.keep && framing != BodyFraming::Raw;
+    let offers_upgrade = head.status == 426 && head.headers.contains(b"upgrade");
     let option = match (reply.upgraded, keep) {
         (true, _) => "Upgrade",
         (false, true) if reply.http10 => "keep-alive",
+        (false, true) if offers_upgrade => "Upgrade",
         (false, true) => "",
+        (false, false) if offers_upgrade => "close, Upgrade",
         (false, false) => "close",
     };
     encode::response_head(link.out.borrow_mut().tail(), &head, framing, option);

@@ -49,9 +49,26 @@ pub fn is_field_value(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| is(byte, FIELD))
 }
 
-/// Bytes allowed in a request target.
+/// Whether this can be a request target: visible ASCII without a fragment, and a path that everybody splits alike.
+///
+/// What browsers send although RFC 3986 has it encoded (`|`, `"`, a lone `%`) is taken: it delimits nothing.
 pub fn is_target(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&byte| is(byte, TARGET))
+    !bytes.is_empty() && bytes.iter().all(|&byte| is(byte, TARGET)) && is_plain_path(bytes)
+}
+
+/// No backslash, which is a slash to some origins and which browsers never send in a path, and no `%00`, which ends a file
+/// name in others and should be rejected (RFC 3986 section 7.3). A query may hold both: it is data.
+fn is_plain_path(target: &[u8]) -> bool {
+    let mut rest = target;
+    while let Some(at) = memchr::memchr3(b'\\', b'%', b'?', rest) {
+        let after = rest.get(at + 1..).unwrap_or_default();
+        match rest.get(at) {
+            Some(b'?') => return true,
+            Some(b'%') if !after.starts_with(b"00") => rest = after,
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// `uri-host [":" port]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2): no userinfo, not empty.
@@ -217,6 +234,30 @@ mod tests {
             "a/b/c",
         ] {
             assert!(!is_tunnel_protocol(bad.as_bytes()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        for good in
+            ["/", "*", "/a|b", "/100%", "/%2e%2e/", "/%0d%0a", "/a?b=\\&c=%00", "http://a/b?%00", "/%0"]
+        {
+            assert!(is_target(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            "/a b",
+            "/a#b",
+            "/\u{e9}",
+            "/\0",
+            "/a\\b",
+            "/..\\..",
+            "/a%00",
+            "/%00?b",
+            "http://a/%00b",
+            "/%41%00",
+        ] {
+            assert!(!is_target(bad.as_bytes()), "{bad:?}");
         }
     }
 

@@ -69,6 +69,8 @@ pub fn request_head(
         fields.take(name, value.as_bytes())?;
     }
     let length = match fields.length {
+        // RFC 9113 section 8.1.1: the announced content never comes.
+        Some(1..) if ends_here => return Err(bad("bad_framing")),
         Some(length) => BodyLength::Exact(length),
         None if ends_here => BodyLength::Absent,
         None => BodyLength::Unknown,

@@ -24,6 +24,7 @@ use super::convert;
 use super::guard::{Abandoned, Fate, Peer};
 use super::outbox::Outbox;
 use crate::connection::{Connection, Cutoff, Ending};
+use crate::h1::parse::Refusal;
 use crate::io::{Idle, Io, Linger, Timer};
 use crate::message::{Body, BodyError, BodyLength, ResponseHead};
 use crate::pipeline::{self, Inform, Request, Response};
@@ -43,6 +44,9 @@ const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 const UNSEEN_RESETS: usize = 100;
 /// Streams a client may make fail over the life of its connection; the guard's budget, which recovers, is spent before.
 const FAILED_STREAMS: usize = 10_000;
+
+/// A body that is not as long as announced.
+const BAD_FRAMING: Refusal = Refusal { status: 400, reason: "bad_framing" };
 
 type Streams = FuturesUnordered<Pin<Box<dyn Future<Output = Fate>>>>;
 
@@ -279,15 +283,22 @@ async fn serve_stream(
     let response = match convert::request_head(parts, ends_here, &(&limits).into()) {
         Err(refusal) => pipeline::refuse(refusal, &connection, &worker),
         Ok((head, length)) => {
+            let tunnel = head.upgrade.is_some();
             let body = match length {
                 BodyLength::Absent => Body::Empty,
                 BodyLength::Exact(_) if ends_here => Body::Full(Bytes::new()),
                 _ => {
                     let owes_continue = head.expects_continue.then(|| respond.clone());
-                    Body::stream(ReceiveBody::new(receive, length, owes_continue, head.upgrade.is_some()))
+                    let waits = head.expects_continue || !matches!(length, BodyLength::Exact(_));
+                    let mut receive = ReceiveBody::new(receive, length, owes_continue, tunnel);
+                    if !waits && !tunnel && receive.arrive().await.is_err() {
+                        // `h2` has reset the stream (RFC 9113 section 8.1.1); this is for the log.
+                        drop(pipeline::refuse(BAD_FRAMING, &connection, &worker));
+                        return Fate::Unserved;
+                    }
+                    Body::stream(receive)
                 }
             };
-            let tunnel = head.upgrade.is_some();
             match serve(Request { head, body, tunnel }, &connection, &worker, &respond).await {
                 Ok(response) => response,
                 Err(fate) => return fate,

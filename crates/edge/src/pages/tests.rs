@@ -18,7 +18,7 @@ const REASONS: &[(&str, &[u16])] = &[
     ("bad_request", &[400]),
     ("bad_framing", &[400]),
     ("bad_header", &[400]),
-    ("bad_target", &[400]),
+    ("bad_target", &[400, 421]),
     ("missing_host", &[400]),
     ("plain_http_on_tls_port", &[400]),
     ("request_timeout", &[408]),

@@ -1,7 +1,9 @@
 //! One request to one of its site's origins: choose, send, and try again where that cannot do harm.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use base::event::Protocol;
@@ -20,6 +22,7 @@ use crate::generation::{OriginRuntime, SiteRuntime};
 use crate::h1::client::{ExchangeError, ExchangeErrorKind, ExchangeLimits, Outgoing};
 use crate::h1::encode::{self, BodyFraming, SendBody};
 use crate::h1::parse::Refusal;
+use crate::h1::syntax;
 use crate::hop::ConnectionFields;
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
 use crate::pipeline::Inform;
@@ -227,11 +230,33 @@ async fn attempt(
             }
         }
     };
-    outcome.map(|(head, body)| Answer { head, body, protocol }).map_err(|error| {
-        let attempt = judge(delivery, error, reused);
-        // A visitor must not have an origin set aside by calling its request gRPC.
-        Attempt { kind: attempt.kind.filter(|_| !guessed), ..attempt }
-    })
+    let attempt = match outcome {
+        Err(error) => judge(delivery, error, reused),
+        Ok((head, mut body)) => match begins_badly(delivery, &head, &mut body).await {
+            None => return Ok(Answer { head, body, protocol }),
+            Some(attempt) => attempt,
+        },
+    };
+    // A visitor must not have an origin set aside by calling its request gRPC.
+    Err(Attempt { kind: attempt.kind.filter(|_| !guessed), ..attempt })
+}
+
+/// Looks at what has come of an answer while it can still become a 502: a body that is broken from its first byte on, and
+/// a switch to a protocol that was not asked for (RFC 9110 section 7.8).
+async fn begins_badly(delivery: &Delivery<'_>, head: &ResponseHead, body: &mut Body) -> Option<Attempt> {
+    let broken = |failure, kind| Some(Attempt { failure, again: None, stale: false, kind: Some(kind) });
+    if head.status == 101 {
+        let asked = delivery.head.upgrade.as_deref().unwrap_or_default().as_bytes();
+        let is_asked = |name: &[u8]| syntax::elements(asked).any(|asked| asked.eq_ignore_ascii_case(name));
+        let chosen = head.headers.get(b"upgrade").unwrap_or_default();
+        let good = syntax::elements(chosen).next().is_some() && syntax::elements(chosen).all(is_asked);
+        return if good { None } else { broken(Failure::OriginBadResponse, FailureKind::Protocol) };
+    }
+    match poll_fn(|cx| Poll::Ready(body.poll_fill(cx))).await {
+        Poll::Ready(Err(BodyError::Cut)) => broken(Failure::OriginClosed, FailureKind::Closed),
+        Poll::Ready(Err(_)) => broken(Failure::OriginBadResponse, FailureKind::Protocol),
+        _ => None,
+    }
 }
 
 /// Where the connection goes once it is idle.

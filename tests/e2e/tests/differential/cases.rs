@@ -31,7 +31,7 @@ const SEGMENTS: [&str; 24] = [
     "..",
     ".",
     "",
-    "%00",
+    "%01",
     "%FF%fe",
     "a;b=c,d",
     "@user:pw",

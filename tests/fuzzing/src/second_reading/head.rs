@@ -2,7 +2,8 @@
 //!
 //! Where the RFC leaves a choice, this takes the one the edge promises: what two readers could read in two ways is refused.
 //! That is: a bare LF, a folded line, Content-Length beside Transfer-Encoding or more than once, a transfer coding other
-//! than chunked, `Content_Length`, a Host that differs from an absolute target, and the methods CONNECT and TRACE.
+//! than chunked, `Content_Length`, a backslash or `%00` in a path, a Host that differs from an absolute target, and the
+//! methods CONNECT and TRACE.
 
 use edge::h1::parse::HeadLimits;
 
@@ -46,6 +47,10 @@ pub fn read(input: &[u8], limits: &HeadLimits) -> Option<Reading> {
         return None;
     }
     if target.chars().any(|character| !('!'..='~').contains(&character) || character == '#') {
+        return None;
+    }
+    let path = target.split('?').next().unwrap_or_default();
+    if path.contains('\\') || path.contains("%00") {
         return None;
     }
     if field_lines.len() > limits.fields {

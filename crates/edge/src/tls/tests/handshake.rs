@@ -52,7 +52,7 @@ async fn what_was_agreed_is_told() {
     let (near, far) = visit(&Arc::new(both), "127.0.0.1", &server).await;
     assert_eq!(far.facts.alpn, Alpn::H2);
     assert_eq!(far.facts.version, Version::Tls13);
-    assert_eq!(far.facts.cipher, "TLS_AES_256_GCM_SHA384");
+    assert_eq!(far.facts.cipher, "TLS_AES_128_GCM_SHA256");
     assert_eq!(far.facts.group, Some("X25519MLKEM768"));
     assert_eq!(far.facts.server_name, None);
     assert!(!far.facts.resumed);
@@ -66,6 +66,33 @@ async fn what_was_agreed_is_told() {
     let (near, far) = join(&other, "localhost", &server).await;
     assert!(near.is_err());
     assert_eq!(far.unwrap_err().reason(), "no-common-alpn");
+}
+
+#[tokio::test]
+async fn aes_128_is_chosen_unless_the_client_would_rather_have_chacha20() {
+    use rustls::crypto::aws_lc_rs::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    let authority = authority();
+    let server = development_server(&authority, &["*"]);
+    let (large, small) = (TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256);
+    for (offered, chosen) in [
+        (vec![large, small, TLS13_CHACHA20_POLY1305_SHA256], "TLS_AES_128_GCM_SHA256"),
+        (vec![TLS13_CHACHA20_POLY1305_SHA256, large, small], "TLS_CHACHA20_POLY1305_SHA256"),
+        (vec![large], "TLS_AES_256_GCM_SHA384"),
+    ] {
+        let provider = rustls::crypto::CryptoProvider {
+            cipher_suites: offered,
+            ..rustls::crypto::aws_lc_rs::default_provider()
+        };
+        let roots = Arc::new(rustls::RootCertStore { roots: client_roots(authority.certificate_pem()) });
+        let visitor = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        assert_eq!(visit(&Arc::new(visitor), "localhost", &server).await.1.facts.cipher, chosen);
+    }
 }
 
 #[tokio::test]
