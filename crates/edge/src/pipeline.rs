@@ -143,7 +143,8 @@ async fn serve_site(
     };
     let rehearsal = connection.listener.rehearsal;
     let via = &snapshot.via;
-    let delivery = Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via, rehearsal };
+    let delivery =
+        Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via, connection, rehearsal };
     let mut relay = RelayInterim { inner: inform, via };
     match deliver::deliver(delivery, &mut trail, &mut relay).await {
         Ok(answer) => {

@@ -1,9 +1,9 @@
 //! The HTTP/2 client side: origin connections that many requests of one edge thread share.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::h1::client::{ExchangeError, ExchangeErrorKind, ExchangeLimits};
 use crate::io::{Idle, Io};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 use crate::pipeline::Inform;
+use crate::upstream::room::{Permit, Room};
 
 /// Bytes an origin may send on one stream before they are read.
 const STREAM_WINDOW: u32 = 512 * 1024;
@@ -41,21 +42,31 @@ struct State {
     /// Streams open now, on this side's count.
     open: Cell<usize>,
     idle_since: Cell<Instant>,
+    /// Where requests wait for one of its streams.
+    room: Option<Rc<Room>>,
+    me: OnceCell<Weak<SharedConnection>>,
 }
 
-/// Counts a stream for as long as it lives.
-struct StreamGuard(Rc<State>);
+/// Counts a stream from its reservation to its end.
+pub struct StreamGuard(Rc<State>);
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
-        self.0.idle_since.set(Instant::now());
+        let state = &self.0;
+        state.open.set(state.open.get().saturating_sub(1));
+        state.idle_since.set(Instant::now());
+        if let Some(room) = state.room.as_ref().filter(|room| room.is_awaited())
+            && let Some(me) = state.me.get().and_then(Weak::upgrade)
+        {
+            room.offer_streams(&me);
+        }
     }
 }
 
 impl SharedConnection {
-    /// Opens a connection and leaves its frames to a task of its own. Fails when the origin does not speak HTTP/2.
-    pub async fn open(io: Io) -> Result<Rc<Self>, ExchangeErrorKind> {
+    /// Opens a connection and leaves its frames to a task of its own, which holds the permit as long as it is open. Fails when
+    /// the origin does not speak HTTP/2.
+    pub async fn open(io: Io, permit: Option<Permit>) -> Result<Rc<Self>, ExchangeErrorKind> {
         let io = Coalesce::new(io, None);
         let mut builder = h2::client::Builder::new();
         builder
@@ -70,6 +81,8 @@ impl SharedConnection {
             closed: Cell::new(false),
             open: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
+            room: permit.as_ref().map(|permit| permit.room().clone()),
+            me: OnceCell::new(),
         });
         let task_state = state.clone();
         tokio::task::spawn_local(async move {
@@ -86,8 +99,11 @@ impl SharedConnection {
             })
             .await;
             task_state.closed.set(true);
+            drop(permit);
         });
-        Ok(Rc::new(Self { send, state }))
+        let shared = Rc::new(Self { send, state });
+        shared.state.me.get_or_init(|| Rc::downgrade(&shared));
+        Ok(shared)
     }
 
     /// Whether it can take no more requests.
@@ -95,9 +111,19 @@ impl SharedConnection {
         self.state.closed.get()
     }
 
-    /// Whether one more stream fits now.
-    pub fn has_room(&self) -> bool {
-        self.state.open.get() < self.send.current_max_send_streams().min(MAX_STREAMS)
+    /// Room for one more stream, if there is any.
+    pub fn reserve(&self) -> Option<StreamGuard> {
+        let open = self.state.open.get();
+        let fits = !self.is_closed() && open < self.send.current_max_send_streams().min(MAX_STREAMS);
+        fits.then(|| {
+            self.state.open.set(open + 1);
+            StreamGuard(self.state.clone())
+        })
+    }
+
+    /// Whether no stream is open on it.
+    pub fn is_unused(&self) -> bool {
+        self.state.open.get() == 0
     }
 
     /// Whether nothing has happened on it for `limit`.
@@ -108,6 +134,7 @@ impl SharedConnection {
     /// Sends a request and waits for the response head; the response's body carries the rest of the exchange.
     pub async fn exchange(
         &self,
+        guard: StreamGuard,
         request: http::Request<()>,
         body: Body,
         limits: ExchangeLimits,
@@ -127,8 +154,6 @@ impl SharedConnection {
             Ok(opened) => opened,
             Err(_) => return Err(unsent(ExchangeErrorKind::Closed, body)),
         };
-        self.state.open.set(self.state.open.get() + 1);
-        let guard = StreamGuard(self.state.clone());
         let mut upload =
             Upload { body, send: (!ends_here).then(|| SendBody::new(stream, length)), touched: false };
         let mut wait = ResponseWait { response, idle: Idle::default(), last_sent: 0, answered: false };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use base::address::canonical;
 use base::event::Protocol;
 use base64::Engine as _;
 use http::Method;
@@ -13,9 +14,10 @@ use super::balance::{self, Tried};
 use super::health::{FailureKind, InFlight, Outcome};
 use super::pool;
 use super::transport::{self, Transport, Wants};
+use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::forwarded::cloudflare::DEFAULT_PLACE;
-use crate::forwarded::{self, Visit};
+use crate::forwarded::{self, Source, Visit};
 use crate::generation::{OriginRuntime, SiteRuntime};
 use crate::h1::client::{ExchangeError, ExchangeErrorKind, ExchangeLimits, Outgoing};
 use crate::h1::encode::{self, BodyFraming, SendBody};
@@ -23,6 +25,7 @@ use crate::h1::parse::Refusal;
 use crate::hop::ConnectionFields;
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
 use crate::pipeline::Inform;
+use crate::proxy_protocol::Ends;
 use crate::telemetry::metrics::{OriginResult, Retry};
 use crate::trail::Trail;
 use crate::worker::Worker;
@@ -44,6 +47,8 @@ pub struct Delivery<'a> {
     pub worker: &'a Rc<Worker>,
     /// Pseudonym for `Via` and `CDN-Loop`.
     pub via: &'a str,
+    /// The connection it came on.
+    pub connection: &'a Connection,
     /// A golden request: where it goes instead of to the origin. Health, budget and counters hear nothing of it.
     pub rehearsal: Option<SocketAddr>,
 }
@@ -85,7 +90,7 @@ pub async fn deliver(
     if delivery.rehearsal.is_none() {
         site.budget.deposit(Instant::now());
     }
-    let (mut retries, mut stale, mut tried) = (0, 0, Tried::default());
+    let (mut retries, mut stale, mut tried, mut full) = (0, 0, Tried::default(), Tried::default());
     let mut chosen = choose(&delivery, tried).ok_or(Failure::Internal)?;
     loop {
         let origin = site.origins.get(chosen.origin()).ok_or(Failure::Internal)?;
@@ -95,9 +100,11 @@ pub async fn deliver(
             event.attempts = event.attempts.saturating_add(1);
         });
         let only_fresh = stale == MAX_STALE;
+        // Where another origin may have room, it is asked before anybody waits.
+        let patience = site.origins.len() == 1 || full.contains(origin.index);
         let thread = delivery.worker.thread();
         let body = std::mem::take(&mut delivery.body);
-        let attempt = match attempt(&delivery, origin, &fields, body, only_fresh, trail, inform).await {
+        let attempt = match attempt(&delivery, origin, &fields, body, Urge { only_fresh, patience }, trail, inform).await {
             Ok(answer) if delivery.rehearsal.is_some() => return Ok(answer),
             Ok(answer) => {
                 let result = if answer.head.status >= 500 {
@@ -119,6 +126,13 @@ pub async fn deliver(
         }
         let Some(body) = attempt.again else { return Err(attempt.failure) };
         delivery.body = body;
+        if attempt.failure == Failure::OriginBusy {
+            full.insert(origin.index);
+            trail.note(|event| event.attempts = event.attempts.saturating_sub(1));
+            drop(chosen);
+            chosen = choose(&delivery, tried).ok_or(attempt.failure)?;
+            continue;
+        }
         if attempt.stale && stale < MAX_STALE {
             stale += 1;
             continue;
@@ -151,13 +165,22 @@ fn choose(delivery: &Delivery<'_>, tried: Tried) -> Option<InFlight> {
         .with_random(|random| balance::choose(&site.health, &site.weights, tried, random, Instant::now()))
 }
 
+/// What is special about an attempt.
+#[derive(Clone, Copy)]
+struct Urge {
+    /// Pooled connections have been stale too often.
+    only_fresh: bool,
+    /// It may wait for a connection.
+    patience: bool,
+}
+
 /// One attempt at one origin.
 async fn attempt(
     delivery: &Delivery<'_>,
     origin: &OriginRuntime,
     fields: &ConnectionFields<'_>,
     body: Body,
-    only_fresh: bool,
+    urge: Urge,
     trail: &Trail,
     inform: &mut dyn Inform,
 ) -> Result<Answer, Attempt> {
@@ -167,7 +190,9 @@ async fn attempt(
     let wants = Wants {
         http1: delivery.tunnel || origin.origin.http == OriginHttp::Http1,
         http2: origin.origin.http == OriginHttp::Http2 || guessed,
-        fresh: only_fresh,
+        fresh: urge.only_fresh,
+        patience: urge.patience,
+        ends: origin.origin.proxy_protocol.map(|_| ends(delivery)),
     };
     let connected = match delivery.rehearsal {
         Some(golden) => transport::rehearse(golden).await,
@@ -175,6 +200,11 @@ async fn attempt(
     };
     let transport = match connected {
         Ok(transport) => transport,
+        // It has not been asked, so nothing speaks against it; who has waited has waited enough.
+        Err(Failure::OriginBusy) => {
+            let again = (!urge.patience).then_some(body);
+            return Err(Attempt { failure: Failure::OriginBusy, again, stale: false, kind: None });
+        }
         // Nothing was sent: safe to try elsewhere whatever the method.
         Err(failure) => {
             let kind = Some(match failure {
@@ -215,10 +245,10 @@ async fn attempt(
             delivery.worker.return_scratch(wire);
             (outcome, reused, Protocol::Http11)
         }
-        Transport::Http2(connection, reused) => {
+        Transport::Http2(connection, stream, reused) => {
             match http2_request(delivery, origin, fields, body.length(), trail) {
                 Some(request) => {
-                    (connection.exchange(request, body, limits, inform).await, reused, Protocol::Http2)
+                    (connection.exchange(stream, request, body, limits, inform).await, reused, Protocol::Http2)
                 }
                 None => {
                     let failure = Failure::Refused(Refusal { status: 400, reason: "bad_target" });
@@ -232,6 +262,14 @@ async fn attempt(
         // A visitor must not have an origin set aside by calling its request gRPC.
         Attempt { kind: attempt.kind.filter(|_| !guessed), ..attempt }
     })
+}
+
+/// The visitor's connection, for a PROXY header. Behind a proxy that speaks HTTP nobody knows the visitor's port: it is 0.
+fn ends(delivery: &Delivery<'_>) -> Ends {
+    let Delivery { connection, visit, .. } = delivery;
+    let port = if visit.client.source == Source::Peer { connection.peer.port() } else { 0 };
+    let local = SocketAddr::new(canonical(connection.local.ip()), connection.local.port());
+    Ends { source: SocketAddr::new(visit.client.address, port), destination: local }
 }
 
 /// Where the connection goes once it is idle.

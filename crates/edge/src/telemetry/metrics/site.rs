@@ -8,7 +8,7 @@ use base::event::{Fault, RequestEvent};
 
 use super::OTHER;
 use super::labels::{
-    Failures, INCOMPLETE, MAX_FAILURES, OriginConnection, OriginResult, PROTOCOLS, Retry, STATUS_SLOTS,
+    Failures, INCOMPLETE, MAX_FAILURES, OriginConnection, OriginResult, PROTOCOLS, Retry, STATUS_SLOTS, Wait,
     incomplete_slot, protocol_slot, status_slot,
 };
 
@@ -89,6 +89,7 @@ pub(super) struct SiteCore {
     // Rare enough that threads may share them.
     failures: Counters<MAX_FAILURES>,
     retries: Counters<{ Retry::ALL.len() }>,
+    waits: Counters<{ Wait::ALL.len() }>,
     incomplete: Counters<{ INCOMPLETE.len() }>,
     origins: Mutex<BTreeMap<Arc<str>, Arc<OriginCore>>>,
 }
@@ -135,6 +136,7 @@ impl SiteCore {
             shards: (0..shards).map(|_| SiteShard::new()).collect(),
             failures: Counters::new(),
             retries: Counters::new(),
+            waits: Counters::new(),
             incomplete: Counters::new(),
             origins: Mutex::default(),
         }
@@ -198,6 +200,10 @@ impl SiteCore {
         self.retries.get(retry.index())
     }
 
+    pub(super) fn waits(&self, wait: Wait) -> u64 {
+        self.waits.get(wait.index())
+    }
+
     pub(super) fn incomplete(&self, slot: usize) -> u64 {
         self.incomplete.get(slot)
     }
@@ -219,6 +225,7 @@ impl SiteCore {
         }
         self.failures.absorb(&gone.failures);
         self.retries.absorb(&gone.retries);
+        self.waits.absorb(&gone.waits);
         self.incomplete.absorb(&gone.incomplete);
         let other = self.origin(&OTHER.into());
         gone.origins().iter().for_each(|origin| other.absorb(origin));
@@ -324,6 +331,11 @@ impl SiteMetrics {
     /// Counts a retry made, or one that the budget did not allow.
     pub fn retry(&self, retry: Retry) {
         self.core.retries.add(retry.index(), 1);
+    }
+
+    /// Counts a request that had to wait for a connection to an origin.
+    pub fn wait(&self, wait: Wait) {
+        self.core.waits.add(wait.index(), 1);
     }
 
     /// Requests of this site finished since the process started.
