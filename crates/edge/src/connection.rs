@@ -205,6 +205,7 @@ mod tests {
         let listener = ListenerState {
             configured: "127.0.0.1:80".parse().unwrap(),
             tls: Cell::new(false),
+            proxy_protocol: Cell::new(false),
             rehearsal: None,
             removed: Cell::new(None),
             process: process.clone(),

@@ -18,7 +18,7 @@ use crate::h1::client::{ExchangeError, ExchangeErrorKind, ExchangeLimits};
 use crate::io::{Idle, Io};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 use crate::pipeline::Inform;
-use crate::upstream::room::{Permit, Room};
+use crate::upstream::room::{OpeningGuard, Permit, Room};
 
 /// Bytes an origin may send on one stream before they are read.
 const STREAM_WINDOW: u32 = 512 * 1024;
@@ -28,6 +28,8 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 /// Streams opened on one connection at most, whatever the origin allows.
 const MAX_STREAMS: usize = 256;
+/// Streams until the origin has said how many it allows.
+const UNSETTLED_STREAMS: usize = 1;
 /// Bytes of an origin's response head.
 const MAX_HEAD: u32 = 128 * 1024;
 
@@ -45,6 +47,30 @@ struct State {
     /// Where requests wait for one of its streams.
     room: Option<Rc<Room>>,
     me: OnceCell<Weak<SharedConnection>>,
+    /// Held while others wait to know how many streams there may be.
+    opening: Cell<Option<OpeningGuard>>,
+    /// Whether that is known.
+    settled: Cell<bool>,
+}
+
+impl State {
+    /// Tells those who wait, once the origin's settings have come.
+    fn look_for_settings(&self) {
+        if !self.settled.get()
+            && let Some(me) = self.me.get().and_then(Weak::upgrade)
+            && me.send.current_max_send_streams() != UNSETTLED_STREAMS
+        {
+            self.settle(&me);
+        }
+    }
+
+    fn settle(&self, me: &Rc<SharedConnection>) {
+        self.settled.set(true);
+        if let Some(room) = &self.room {
+            room.offer_streams(me);
+        }
+        drop(self.opening.take());
+    }
 }
 
 /// Counts a stream from its reservation to its end.
@@ -66,7 +92,14 @@ impl Drop for StreamGuard {
 impl SharedConnection {
     /// Opens a connection and leaves its frames to a task of its own, which holds the permit as long as it is open. Fails when
     /// the origin does not speak HTTP/2.
-    pub async fn open(io: Io, permit: Option<Permit>) -> Result<Rc<Self>, ExchangeErrorKind> {
+    ///
+    /// Until the origin has said how many streams it allows there is one, for whom the connection is opened; the guard, which is
+    /// taken on success, is dropped then.
+    pub async fn open(
+        io: Io,
+        permit: Option<Permit>,
+        opening: &mut Option<OpeningGuard>,
+    ) -> Result<Rc<Self>, ExchangeErrorKind> {
         let io = Coalesce::new(io, None);
         let mut builder = h2::client::Builder::new();
         builder
@@ -74,6 +107,7 @@ impl SharedConnection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEAD)
+            .initial_max_send_streams(UNSETTLED_STREAMS)
             .enable_push(false);
         let (send, connection) =
             builder.handshake::<_, Bytes>(io.clone()).await.map_err(|_| ExchangeErrorKind::Closed)?;
@@ -83,6 +117,8 @@ impl SharedConnection {
             idle_since: Cell::new(Instant::now()),
             room: permit.as_ref().map(|permit| permit.room().clone()),
             me: OnceCell::new(),
+            opening: Cell::new(opening.take()),
+            settled: Cell::new(false),
         });
         let task_state = state.clone();
         tokio::task::spawn_local(async move {
@@ -90,6 +126,7 @@ impl SharedConnection {
             poll_fn(|cx| {
                 loop {
                     let outcome = Pin::new(&mut connection).poll(cx);
+                    task_state.look_for_settings();
                     match io.poll_drain(cx) {
                         Poll::Ready(Ok(true)) => continue,
                         Poll::Ready(Err(_)) => return Poll::Ready(()),
@@ -99,7 +136,7 @@ impl SharedConnection {
             })
             .await;
             task_state.closed.set(true);
-            drop(permit);
+            drop((task_state.opening.take(), permit));
         });
         let shared = Rc::new(Self { send, state });
         shared.state.me.get_or_init(|| Rc::downgrade(&shared));
@@ -159,6 +196,12 @@ impl SharedConnection {
         let mut wait = ResponseWait { response, idle: Idle::default(), last_sent: 0, answered: false };
         match poll_fn(|cx| wait.poll(cx, &mut upload, &limits, inform)).await {
             Ok(response) => {
+                // An origin that allows just as many as are assumed says so no other way.
+                if !self.state.settled.get()
+                    && let Some(me) = self.state.me.get().and_then(Weak::upgrade)
+                {
+                    self.state.settle(&me);
+                }
                 let (parts, receive) = response.into_parts();
                 let ends = receive.is_end_stream();
                 let Some((head, length)) = convert::response_head(parts, to_head, ends) else {

@@ -163,17 +163,14 @@ impl Room {
         (self.multiplexes.get() != Some(false) && opening.waiting.get() < STREAMS_EXPECTED).then_some(opening)
     }
 
-    /// A connection is being opened that may become a shared one; over when the guard is dropped.
+    /// A connection is being opened that may become a shared one; over when the guard is dropped, at the latest when it is known
+    /// how many streams it may have.
     pub fn begin_opening(self: &Rc<Self>) -> OpeningGuard {
         let opening = Rc::new(Opening::default());
         self.opening.replace(Some(opening.clone()));
         OpeningGuard { room: self.clone(), opening }
     }
 
-    /// Notes whether the origin chose HTTP/2.
-    pub fn learn(&self, multiplexes: bool) {
-        self.multiplexes.set(Some(multiplexes));
-    }
 }
 
 /// A connection being opened that others wait for.
@@ -201,6 +198,11 @@ pub struct OpeningGuard {
 }
 
 impl OpeningGuard {
+    /// Notes whether the origin chose HTTP/2.
+    pub fn learn(&self, multiplexes: bool) {
+        self.room.multiplexes.set(Some(multiplexes));
+    }
+
     /// It has failed, for everybody who waits.
     pub fn fail(&self, failure: Failure) {
         self.opening.failed.set(Some(failure));

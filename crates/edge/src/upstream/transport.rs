@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::connect::{self, ConnectError};
-use super::room::{Grant, Permit, Refused, Room};
+use super::room::{Grant, OpeningGuard, Permit, Refused, Room};
 use crate::failure::Failure;
 use crate::generation::{OriginRuntime, OriginTlsRuntime};
 use crate::h1::client::OriginConnection;
@@ -99,7 +99,7 @@ async fn obtain(
     worker: &Rc<Worker>,
     metrics: &SiteMetrics,
 ) -> Result<Transport, Failure> {
-    let Some(room) = worker.pools.room(origin.pool) else { return open(origin, wants, worker, None).await };
+    let Some(room) = worker.pools.room(origin.pool) else { return open(origin, wants, worker, None, &mut None).await };
     let shares = wants.shares(origin);
     let deadline = tokio::time::Instant::now() + origin.origin.timeouts.connect;
     // Each round ends with a connection that was opened for up to so many requests, or at the deadline.
@@ -124,12 +124,10 @@ async fn obtain(
             }
         }
     };
-    let opening = shares.then(|| room.begin_opening());
-    let opened = open(origin, wants, worker, Some(permit)).await;
-    match (&opened, opening) {
-        (Ok(transport), Some(_told_when_dropped)) => room.learn(matches!(transport, Transport::Http2(..))),
-        (Err(failure), Some(opening)) => opening.fail(*failure),
-        (_, None) => {}
+    let mut opening = shares.then(|| room.begin_opening());
+    let opened = open(origin, wants, worker, Some(permit), &mut opening).await;
+    if let (Err(failure), Some(opening)) = (&opened, &opening) {
+        opening.fail(*failure);
     }
     opened
 }
@@ -148,8 +146,9 @@ async fn wait(
     metrics: &SiteMetrics,
 ) -> Result<Waited, Failure> {
     let Origin { queue, timeouts, .. } = &*origin.origin;
+    let waiting = metrics.wait();
     let granted = room.wait(wants.shares(origin), *queue, timeouts.queue).await;
-    metrics.wait(match granted {
+    waiting.ended(match granted {
         Ok(_) => Wait::Served,
         Err(Refused::Full) => Wait::Full,
         Err(Refused::Late) => Wait::Late,
@@ -192,9 +191,11 @@ async fn open(
     wants: Wants,
     worker: &Rc<Worker>,
     permit: Option<Permit>,
+    opening: &mut Option<OpeningGuard>,
 ) -> Result<Transport, Failure> {
-    let opened = tokio::time::timeout(origin.origin.timeouts.connect, begin(origin, wants, worker, permit));
-    opened.await.unwrap_or(Err(Failure::OriginConnectTimeout))
+    let begun = begin(origin, wants, worker, permit, opening);
+    let opened = tokio::time::timeout(origin.origin.timeouts.connect, begun).await;
+    opened.unwrap_or(Err(Failure::OriginConnectTimeout))
 }
 
 async fn begin(
@@ -202,6 +203,7 @@ async fn begin(
     wants: Wants,
     worker: &Rc<Worker>,
     permit: Option<Permit>,
+    opening: &mut Option<OpeningGuard>,
 ) -> Result<Transport, Failure> {
     let mut stream = dial(&origin.origin, worker).await?;
     if let (Some(version), Some(ends)) = (origin.origin.proxy_protocol, &wants.ends) {
@@ -217,12 +219,13 @@ async fn begin(
             (stream, http2)
         }
     };
+    opening.iter().for_each(|opening| opening.learn(http2));
     if !http2 {
         let mut connection = OriginConnection::new(io);
         (connection.permit, connection.introduced) = (permit, wants.ends.map(Box::new));
         return Ok(Transport::Http1(connection));
     }
-    let shared = SharedConnection::open(io, permit).await.map_err(|_| Failure::OriginBadResponse)?;
+    let shared = SharedConnection::open(io, permit, opening).await.map_err(|_| Failure::OriginBadResponse)?;
     // For this request first, then for those who wait.
     let stream = shared.reserve().ok_or(Failure::OriginBadResponse)?;
     worker.pools.share(origin.pool, shared.clone());

@@ -156,6 +156,8 @@ label_values! {
         Full = "full",
         /// Its time was over.
         Late = "late",
+        /// Its client went away.
+        Left = "left",
     }
 }
 

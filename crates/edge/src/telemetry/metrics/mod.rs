@@ -18,7 +18,7 @@ use base::time::Timestamp;
 use self::labels::{Failures, PROTOCOLS, protocol_slot};
 pub use self::labels::{Handshake, OriginConnection, OriginResult, Retry, Wait};
 use self::site::{Counters, SiteCore};
-pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics};
+pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics, Waiting};
 use super::access_log::LogCounts;
 
 /// Sites with a label of their own; those beyond it share the label `other`. Sites of older generations make room.

@@ -127,6 +127,10 @@ fn waits(out: &mut Exposition, sites: &[SiteView]) {
             out.sample(&[("site", &site.name), ("result", wait.name())], site.core.waits(*wait));
         }
     }
+    out.family("rempart_origin_waiting", "gauge", "Requests that wait for a connection to an origin now.");
+    for site in sites {
+        out.sample(&[("site", &site.name)], site.core.waiting());
+    }
 }
 
 fn connections(out: &mut Exposition, metrics: &Metrics) {

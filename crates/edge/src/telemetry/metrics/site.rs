@@ -90,6 +90,7 @@ pub(super) struct SiteCore {
     failures: Counters<MAX_FAILURES>,
     retries: Counters<{ Retry::ALL.len() }>,
     waits: Counters<{ Wait::ALL.len() }>,
+    waiting: AtomicU64,
     incomplete: Counters<{ INCOMPLETE.len() }>,
     origins: Mutex<BTreeMap<Arc<str>, Arc<OriginCore>>>,
 }
@@ -137,6 +138,7 @@ impl SiteCore {
             failures: Counters::new(),
             retries: Counters::new(),
             waits: Counters::new(),
+            waiting: AtomicU64::new(0),
             incomplete: Counters::new(),
             origins: Mutex::default(),
         }
@@ -202,6 +204,10 @@ impl SiteCore {
 
     pub(super) fn waits(&self, wait: Wait) -> u64 {
         self.waits.get(wait.index())
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.load(Relaxed)
     }
 
     pub(super) fn incomplete(&self, slot: usize) -> u64 {
@@ -274,6 +280,28 @@ impl OriginCore {
     }
 }
 
+/// Keeps a request in the gauge of those that wait for a connection to an origin.
+#[derive(Debug)]
+#[must_use = "the request counts as one that left when this is dropped"]
+pub struct Waiting {
+    core: Arc<SiteCore>,
+    outcome: Wait,
+}
+
+impl Waiting {
+    /// How it ended.
+    pub fn ended(mut self, outcome: Wait) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.core.waiting.fetch_sub(1, Relaxed);
+        self.core.waits.add(self.outcome.index(), 1);
+    }
+}
+
 /// A generation's hold on the counters of one site. Recording takes no lock and looks up no string.
 ///
 /// `thread` is `Shard::index` of the calling edge thread; a wrong one costs speed, not counts.
@@ -333,9 +361,10 @@ impl SiteMetrics {
         self.core.retries.add(retry.index(), 1);
     }
 
-    /// Counts a request that had to wait for a connection to an origin.
-    pub fn wait(&self, wait: Wait) {
-        self.core.waits.add(wait.index(), 1);
+    /// A request begins to wait for a connection to an origin; it does until the guard is dropped.
+    pub fn wait(&self) -> Waiting {
+        self.core.waiting.fetch_add(1, Relaxed);
+        Waiting { core: self.core.clone(), outcome: Wait::Left }
     }
 
     /// Requests of this site finished since the process started.
