@@ -231,7 +231,9 @@ fn check_tlvs(fixed: &[u8; V2_FIXED], block: &[u8], addresses: usize) -> Result<
 fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
     const REVERSED_POLYNOMIAL: u32 = 0x82f6_3b78;
     !bytes.fold(u32::MAX, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ (REVERSED_POLYNOMIAL & (sum & 1).wrapping_neg()))
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| {
+            (sum >> 1) ^ (REVERSED_POLYNOMIAL & (sum & 1).wrapping_neg())
+        })
     })
 }
 

@@ -256,7 +256,8 @@ impl Rehearsal<'_> {
         self.settle().await;
         let question = visit.get("/golden (without a client certificate)");
         let outcome =
-            visitor::ask_without_certificate(address, &visit.get("/golden"), &visit.host, REQUEST_TIME, None).await;
+            visitor::ask_without_certificate(address, &visit.get("/golden"), &visit.host, REQUEST_TIME, None)
+                .await;
         match outcome {
             Err(VisitError::Alert(_)) | Ok(403 | 421) => {
                 self.report.requests += 1;

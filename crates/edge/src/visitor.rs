@@ -181,8 +181,9 @@ impl Visitor {
                 Line::Http2(shared) => {
                     let request = http2_request(question)
                         .ok_or(VisitError::Broken("a request that cannot be written"))?;
-                    let stream =
-                        shared.reserve().ok_or(VisitError::Broken("a connection without room for a request"))?;
+                    let stream = shared
+                        .reserve()
+                        .ok_or(VisitError::Broken("a connection without room for a request"))?;
                     shared.exchange(stream, request, body, limits, &mut Deaf).await?
                 }
             };

@@ -2,12 +2,12 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
+use harness::PATIENCE;
 use harness::client::{self, Client};
 use harness::config::Config;
 use harness::origin::{Origin, Reply};
 use harness::ports;
 use harness::rempart::Rempart;
-use harness::PATIENCE;
 use serde_json::Value;
 use std::time::Instant;
 
@@ -34,7 +34,8 @@ fn visitors_and_origins_have_ipv6_addresses() {
     let rempart = Rempart::with(&config.site("six", &[HOST, "[2001:db8::1]", "::1"]).origin(origin.url()));
     assert!(rempart.plain().is_ipv6() && origin.url().contains("[::1]"));
     // An address has many spellings, and all of them are the same host.
-    for authority in ["[::1]", "[::1]:8080", "[0:0::1]", "[2001:DB8::1]", "[2001:0db8:0:0:0:0:0:1]:80", HOST] {
+    for authority in ["[::1]", "[::1]:8080", "[0:0::1]", "[2001:DB8::1]", "[2001:0db8:0:0:0:0:0:1]:80", HOST]
+    {
         origin.forget();
         let answer = rempart.client().get(authority, "/").unwrap();
         assert_eq!(answer.status, 200, "{authority}");
@@ -52,7 +53,10 @@ fn visitors_and_origins_have_ipv6_addresses() {
         let status = rempart.client().get(authority, "/").unwrap().status;
         assert!([400, 421].contains(&status), "{authority}: {status}");
     }
-    for answer in [rempart.client().get("[::1]", "/.rempart/trace"), rempart.tls_client(HOST).get(HOST, "/.rempart/trace")] {
+    for answer in [
+        rempart.client().get("[::1]", "/.rempart/trace"),
+        rempart.tls_client(HOST).get(HOST, "/.rempart/trace"),
+    ] {
         let trace = answer.unwrap().text();
         assert!(trace.lines().any(|line| line == "ip=::1"), "{trace}");
     }
@@ -106,7 +110,9 @@ fn logs_keep_the_network_of_an_ipv6_visitor() {
 
 fn reached(address: &str, port: u16) -> bool {
     let address = SocketAddr::new(address.parse().unwrap(), port);
-    Client::plain(address).and_then(|mut client| client.get(HOST, "/")).is_ok_and(|answer| answer.status == 200)
+    Client::plain(address)
+        .and_then(|mut client| client.get(HOST, "/"))
+        .is_ok_and(|answer| answer.status == 200)
 }
 
 #[test]
@@ -126,7 +132,8 @@ fn every_address_takes_ipv4_as_long_as_nobody_else_does() {
         }
     };
     everywhere("at the start");
-    let trace = client::get(SocketAddr::from(([127, 0, 0, 1], port)), HOST, "/.rempart/trace").unwrap().text();
+    let trace =
+        client::get(SocketAddr::from(([127, 0, 0, 1], port)), HOST, "/.rempart/trace").unwrap().text();
     assert!(trace.lines().any(|line| line == "ip=127.0.0.1"), "not as an IPv6 address: {trace}");
     for (addresses, when) in [
         (vec![six.clone(), four.clone()], "with IPv4 on its own"),

@@ -99,7 +99,10 @@ fn requests_wait_in_order_and_those_beyond_the_queue_are_told_to_come_again() {
     assert_eq!((targets, origin.connections()), (vec!["/hold".into(), "/second".into(), "/third".into()], 1));
     // One failure would have set it aside; a single origin is asked all the same, so the status is what tells.
     let status = rempart.ask_status();
-    assert!(status.sites.iter().all(|site| site.origins.iter().all(|origin| origin.failures == 0)), "{status:#?}");
+    assert!(
+        status.sites.iter().all(|site| site.origins.iter().all(|origin| origin.failures == 0)),
+        "{status:#?}"
+    );
     assert_eq!((waits(&rempart, "served"), waits(&rempart, "full"), waits(&rempart, "late")), (2, 3, 0));
 }
 
@@ -204,7 +207,11 @@ fn a_connection_nobody_uses_gives_way() {
             let mut client = send(&rempart, "/");
             let first = answer(&mut client);
             assert!(first.0 == 200 && first.1.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "), "{first:?}");
-            assert_eq!(client.get(HOST, "/").unwrap().text(), first.1, "its own is kept as long as nobody comes");
+            assert_eq!(
+                client.get(HOST, "/").unwrap().text(),
+                first.1,
+                "its own is kept as long as nobody comes"
+            );
             first.1
         })
         .collect();
@@ -228,9 +235,13 @@ fn the_first_requests_to_an_http2_origin_share_one_connection() {
          location / {{ return 200 \"$server_protocol $connection\"; }}",
         root = folder.path("").display(),
     ));
-    for (http, limit) in [("auto", ""), ("2", ""), ("auto", "max_connections = 1"), ("2", "max_connections = 1")] {
-        let lines = format!("http = \"{http}\"\n{limit}\n[site.origin.tls]\nauthorities = \"{}\"",
-            folder.path("authority.pem").display());
+    for (http, limit) in
+        [("auto", ""), ("2", ""), ("auto", "max_connections = 1"), ("2", "max_connections = 1")]
+    {
+        let lines = format!(
+            "http = \"{http}\"\n{limit}\n[site.origin.tls]\nauthorities = \"{}\"",
+            folder.path("authority.pem").display()
+        );
         let config = Config::new().raw("[limits]\nthreads = 1").listeners().site("busy", &[HOST]);
         let rempart = Rempart::with(&config.origin(format!("https://127.0.0.1:{port}")).raw(&lines));
         let mut clients: Vec<Client> = (0..80).map(|_| rempart.client()).collect();

@@ -211,7 +211,8 @@ fn an_upgrade_probes_listeners_that_expect_a_header() {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut client = rempart.client();
-        let asked = client.send("PROXY TCP4 192.0.2.8 198.51.100.1 1 80\r\n").and_then(|()| client.get(HOST, "/"));
+        let asked =
+            client.send("PROXY TCP4 192.0.2.8 198.51.100.1 1 80\r\n").and_then(|()| client.get(HOST, "/"));
         match asked {
             Ok(answer) => break assert_eq!(answer.status, 200),
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
@@ -252,8 +253,11 @@ fn between_haproxy_and_nginx_the_visitor_is_known_at_both_ends() {
             let config = expecting().site("behind", &[HOST]).origin(url);
             let config = config.raw(&format!("proxy_protocol = \"{version}\"")).raw(verify);
             let rempart = Rempart::with(&config);
-            let option =
-                if version == "v1" { "send-proxy" } else { "send-proxy-v2 proxy-v2-options crc32c,unique-id" };
+            let option = if version == "v1" {
+                "send-proxy"
+            } else {
+                "send-proxy-v2 proxy-v2-options crc32c,unique-id"
+            };
             for (address, to, family) in [
                 ("127.0.0.1:0", rempart.plain(), "127.0.0.7"),
                 ("[::1]:0", rempart.plain(), "::1"),
@@ -266,7 +270,12 @@ fn between_haproxy_and_nginx_the_visitor_is_known_at_both_ends() {
                 let from: &[&str] = if family == "::1" { &[] } else { &["--interface", family] };
                 let arguments = [from, &["-H", "X-Forwarded-For: 203.0.113.9"]].concat();
                 let answer = target.curl("/", &arguments);
-                assert_eq!(answer.status, 200, "{version} {url} {address} to {to}: {answer:?}\n{}", haproxy.log());
+                assert_eq!(
+                    answer.status,
+                    200,
+                    "{version} {url} {address} to {to}: {answer:?}\n{}",
+                    haproxy.log()
+                );
                 let words: Vec<String> = answer.text().split(' ').map(str::to_owned).collect();
                 let shown = format!("{version} {url} {address} to {to}: {words:?}");
                 assert_eq!((words[0].as_str(), words[5].as_str()), (family, family), "{shown}");

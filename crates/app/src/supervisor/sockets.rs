@@ -108,7 +108,8 @@ impl Sockets {
                 let (id, _, _) = left.remove(found);
                 let held = self.listeners.iter().find(|held| held.id == id);
                 // Who takes IPv4 cannot be changed on a socket that is there: it is opened anew beside it.
-                match held.filter(|held| held.only_v6.is_some_and(|only| only != leave_ipv4(address, wanted))) {
+                match held.filter(|held| held.only_v6.is_some_and(|only| only != leave_ipv4(address, wanted)))
+                {
                     None => {
                         let WantedListener { tls, proxy_protocol, .. } = *listener;
                         places.push(Place::Kept { id, tls, proxy_protocol });
@@ -375,6 +376,38 @@ mod tests {
         assert!(std::net::TcpStream::connect(second[1].address).is_ok());
         let (third, _) = put(&mut sockets, &[("127.0.0.1:0", false)]);
         assert_eq!((third[0].id, third[0].tls), (second[0].id, false), "TLS can change on the same sockets");
+    }
+
+    #[test]
+    fn who_takes_ipv4_follows_the_list_on_the_same_port() {
+        let mut sockets = Sockets::default();
+        let (first, _) = put(&mut sockets, &[("[::]:0", false)]);
+        let port = first[0].address.port();
+        let (six, four) = (format!("[::]:{port}"), format!("0.0.0.0:{port}"));
+        let one = format!("127.0.0.1:{port}");
+        drop(sockets);
+        let mut sockets = Sockets::default();
+        let mut number = 0;
+        for (addresses, only_v6, opened_anew) in [
+            (vec![&six], Some(false), true),
+            (vec![&six, &one], Some(false), false),
+            (vec![&six, &four], Some(true), true),
+            (vec![&six, &four], Some(true), false),
+            (vec![&six], Some(false), true),
+        ] {
+            let wanted: Vec<_> = addresses.iter().map(|address| (address.as_str(), false)).collect();
+            let (orders, _) = put(&mut sockets, &wanted);
+            let held = sockets.in_force().iter().find(|held| held.address.is_ipv6()).unwrap();
+            assert_eq!((held.only_v6, held.sockets.len()), (only_v6, 2), "{addresses:?}");
+            assert_eq!(orders[0].id != number, opened_anew, "{addresses:?}");
+            number = orders[0].id;
+            assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(), "{addresses:?}");
+        }
+        // Opened again after a change that was not made, they are as they were.
+        let plan = sockets.plan(&[], 2).unwrap();
+        sockets.release(&plan);
+        sockets.restore(2);
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     }
 
     #[test]

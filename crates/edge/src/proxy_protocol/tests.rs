@@ -22,7 +22,10 @@ fn check(header: &[u8], expected: Result<Said, HeaderError>) {
             assert_eq!(read(header), Err(error), "{shown}");
             // No beginning of it is taken for a whole one.
             for end in 0..header.len() {
-                assert!(!matches!(read(&header[..end]), Ok(Progress::Complete { .. })), "{shown} up to {end}");
+                assert!(
+                    !matches!(read(&header[..end]), Ok(Progress::Complete { .. })),
+                    "{shown} up to {end}"
+                );
             }
         }
     }
@@ -32,7 +35,11 @@ fn check(header: &[u8], expected: Result<Said, HeaderError>) {
 fn version_one_is_read_to_the_letter() {
     for (line, source, destination) in [
         ("TCP4 192.0.2.7 198.51.100.1 56324 443", "192.0.2.7:56324", "198.51.100.1:443"),
-        ("TCP4 255.255.255.255 255.255.255.255 65535 65535", "255.255.255.255:65535", "255.255.255.255:65535"),
+        (
+            "TCP4 255.255.255.255 255.255.255.255 65535 65535",
+            "255.255.255.255:65535",
+            "255.255.255.255:65535",
+        ),
         ("TCP4 192.0.2.7 198.51.100.1 0 1", "192.0.2.7:0", "198.51.100.1:1"),
         ("TCP6 2001:db8::7 2001:DB8::1 56324 443", "[2001:db8::7]:56324", "[2001:db8::1]:443"),
         ("TCP6 ::ffff:192.0.2.7 ::ffff:198.51.100.1 1 2", "192.0.2.7:1", "198.51.100.1:2"),
@@ -192,7 +199,8 @@ fn what_is_written_is_read_again() {
         }
     }
     let mut line = Vec::new();
-    let mixed = Ends { source: "192.0.2.7:9".parse().unwrap(), destination: "[2001:db8::1]:443".parse().unwrap() };
+    let mixed =
+        Ends { source: "192.0.2.7:9".parse().unwrap(), destination: "[2001:db8::1]:443".parse().unwrap() };
     write_v1(&mixed, &mut line);
     assert_eq!(line, b"PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 9 443\r\n");
 }

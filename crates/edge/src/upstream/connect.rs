@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn each_family_begins_with_another_address_and_keeps_its_places() {
-        let parse = |list: &[&str]| -> Vec<SocketAddr> { list.iter().map(|text| text.parse().unwrap()).collect() };
+        let parse =
+            |list: &[&str]| -> Vec<SocketAddr> { list.iter().map(|text| text.parse().unwrap()).collect() };
         let (a, b, c) = ("[::1]:1", "[::2]:1", "[::3]:1");
         let (x, y) = ("10.0.0.1:1", "10.0.0.2:1");
         for (by, expected) in [

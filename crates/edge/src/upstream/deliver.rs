@@ -104,22 +104,25 @@ pub async fn deliver(
         let patience = site.origins.len() == 1 || full.contains(origin.index);
         let thread = delivery.worker.thread();
         let body = std::mem::take(&mut delivery.body);
-        let attempt = match attempt(&delivery, origin, &fields, body, Urge { only_fresh, patience }, trail, inform).await {
-            Ok(answer) if delivery.rehearsal.is_some() => return Ok(answer),
-            Ok(answer) => {
-                let result = if answer.head.status >= 500 {
-                    OriginResult::ServerError
-                } else {
-                    OriginResult::Answered
-                };
-                site.metrics.origin_request(thread, origin.index, result);
-                chosen.report(Outcome::Success, Instant::now());
-                trail.hold(chosen);
-                return Ok(answer);
-            }
-            Err(attempt) if delivery.rehearsal.is_some() => return Err(attempt.failure),
-            Err(attempt) => attempt,
-        };
+        let attempt =
+            match attempt(&delivery, origin, &fields, body, Urge { only_fresh, patience }, trail, inform)
+                .await
+            {
+                Ok(answer) if delivery.rehearsal.is_some() => return Ok(answer),
+                Ok(answer) => {
+                    let result = if answer.head.status >= 500 {
+                        OriginResult::ServerError
+                    } else {
+                        OriginResult::Answered
+                    };
+                    site.metrics.origin_request(thread, origin.index, result);
+                    chosen.report(Outcome::Success, Instant::now());
+                    trail.hold(chosen);
+                    return Ok(answer);
+                }
+                Err(attempt) if delivery.rehearsal.is_some() => return Err(attempt.failure),
+                Err(attempt) => attempt,
+            };
         if let Some(kind) = attempt.kind {
             site.metrics.origin_request(thread, origin.index, result_of(kind));
             chosen.report(Outcome::Failure(kind), Instant::now());
@@ -187,12 +190,14 @@ async fn attempt(
     let grpc = delivery.head.is_grpc();
     // Without TLS nobody says whether the origin speaks HTTP/2, but gRPC exists over nothing else.
     let guessed = grpc && origin.origin.http == OriginHttp::Auto && origin.tls.is_none();
+    // Hardly any origin wants it, so it takes no room in the futures of the others.
+    let ends = origin.origin.proxy_protocol.map(|_| Box::new(ends(delivery)));
     let wants = Wants {
         http1: delivery.tunnel || origin.origin.http == OriginHttp::Http1,
         http2: origin.origin.http == OriginHttp::Http2 || guessed,
         fresh: urge.only_fresh,
         patience: urge.patience,
-        ends: origin.origin.proxy_protocol.map(|_| ends(delivery)),
+        ends: ends.as_deref(),
     };
     let connected = match delivery.rehearsal {
         Some(golden) => transport::rehearse(golden).await,
@@ -200,21 +205,7 @@ async fn attempt(
     };
     let transport = match connected {
         Ok(transport) => transport,
-        // It has not been asked, so nothing speaks against it; who has waited has waited enough.
-        Err(Failure::OriginBusy) => {
-            let again = (!urge.patience).then_some(body);
-            return Err(Attempt { failure: Failure::OriginBusy, again, stale: false, kind: None });
-        }
-        // Nothing was sent: safe to try elsewhere whatever the method.
-        Err(failure) => {
-            let kind = Some(match failure {
-                Failure::OriginName => FailureKind::Resolve,
-                Failure::OriginTls | Failure::OriginCertificate => FailureKind::Tls,
-                Failure::OriginConnectTimeout => FailureKind::Timeout,
-                _ => FailureKind::Connect,
-            });
-            return Err(Attempt { failure, again: Some(body), stale: false, kind });
-        }
+        Err(failure) => return Err(unconnected(failure, body, urge)),
     };
     let (timeouts, tunnel) = (origin.origin.timeouts, delivery.site.site.limits.tunnel);
     // How soon the golden origin answers tells about this machine at this moment, not about the generation.
@@ -247,9 +238,11 @@ async fn attempt(
         }
         Transport::Http2(connection, stream, reused) => {
             match http2_request(delivery, origin, fields, body.length(), trail) {
-                Some(request) => {
-                    (connection.exchange(stream, request, body, limits, inform).await, reused, Protocol::Http2)
-                }
+                Some(request) => (
+                    connection.exchange(stream, request, body, limits, inform).await,
+                    reused,
+                    Protocol::Http2,
+                ),
                 None => {
                     let failure = Failure::Refused(Refusal { status: 400, reason: "bad_target" });
                     return Err(Attempt { failure, again: None, stale: false, kind: None });
@@ -262,6 +255,22 @@ async fn attempt(
         // A visitor must not have an origin set aside by calling its request gRPC.
         Attempt { kind: attempt.kind.filter(|_| !guessed), ..attempt }
     })
+}
+
+/// There was no connection. Nothing was sent: safe to try elsewhere whatever the method.
+fn unconnected(failure: Failure, body: Body, urge: Urge) -> Attempt {
+    let kind = match failure {
+        // It has not been asked, so nothing speaks against it; who has waited has waited enough.
+        Failure::OriginBusy => {
+            let again = (!urge.patience).then_some(body);
+            return Attempt { failure, again, stale: false, kind: None };
+        }
+        Failure::OriginName => FailureKind::Resolve,
+        Failure::OriginTls | Failure::OriginCertificate => FailureKind::Tls,
+        Failure::OriginConnectTimeout => FailureKind::Timeout,
+        _ => FailureKind::Connect,
+    };
+    Attempt { failure, again: Some(body), stale: false, kind: Some(kind) }
 }
 
 /// The visitor's connection, for a PROXY header. Behind a proxy that speaks HTTP nobody knows the visitor's port: it is 0.

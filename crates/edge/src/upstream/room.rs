@@ -170,7 +170,6 @@ impl Room {
         self.opening.replace(Some(opening.clone()));
         OpeningGuard { room: self.clone(), opening }
     }
-
 }
 
 /// A connection being opened that others wait for.

@@ -27,7 +27,7 @@ pub const REHEARSAL_TIME: Duration = Duration::from_secs(5);
 
 /// What the request needs of the connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Wants {
+pub struct Wants<'a> {
     /// HTTP/1.1 only: upgrades.
     pub http1: bool,
     /// HTTP/2 even without TLS: gRPC.
@@ -37,10 +37,10 @@ pub struct Wants {
     /// To wait while all connections are in use; else `Failure::OriginBusy` comes at once.
     pub patience: bool,
     /// The visitor's connection, where the origin is told of it in a PROXY header.
-    pub ends: Option<Ends>,
+    pub ends: Option<&'a Ends>,
 }
 
-impl Wants {
+impl Wants<'_> {
     /// Whether a stream of a shared connection may do. Without TLS only those who ask for HTTP/2 get it: the connection may
     /// be there on a guess.
     fn shares(&self, origin: &OriginRuntime) -> bool {
@@ -59,7 +59,7 @@ pub enum Transport {
 /// Gets a connection.
 pub async fn connect(
     origin: &OriginRuntime,
-    wants: Wants,
+    wants: Wants<'_>,
     worker: &Rc<Worker>,
     metrics: &SiteMetrics,
 ) -> Result<Transport, Failure> {
@@ -70,7 +70,7 @@ pub async fn connect(
         return Ok(Transport::Http2(shared, stream, true));
     }
     if !wants.http2 && !wants.fresh {
-        let (limit, ends) = (origin.origin.timeouts.keep_alive, wants.ends.as_ref());
+        let (limit, ends) = (origin.origin.timeouts.keep_alive, wants.ends);
         while let Some(mut idle) = worker.pools.take(origin.pool, limit, ends) {
             if poll_fn(|cx| Poll::Ready(idle.poll_fresh(cx))).await {
                 metrics.origin_connection(worker.thread(), origin.index, Source::Reused);
@@ -95,11 +95,13 @@ pub async fn connect(
 /// Makes a connection, or waits for one: for one that is being opened and may be shared, or for room at the origin.
 async fn obtain(
     origin: &OriginRuntime,
-    wants: Wants,
+    wants: Wants<'_>,
     worker: &Rc<Worker>,
     metrics: &SiteMetrics,
 ) -> Result<Transport, Failure> {
-    let Some(room) = worker.pools.room(origin.pool) else { return open(origin, wants, worker, None, &mut None).await };
+    let Some(room) = worker.pools.room(origin.pool) else {
+        return open(origin, wants, worker, None, &mut None).await;
+    };
     let shares = wants.shares(origin);
     let deadline = tokio::time::Instant::now() + origin.origin.timeouts.connect;
     // Each round ends with a connection that was opened for up to so many requests, or at the deadline.
@@ -141,7 +143,7 @@ enum Waited {
 
 async fn wait(
     origin: &OriginRuntime,
-    wants: Wants,
+    wants: Wants<'_>,
     room: &Room,
     metrics: &SiteMetrics,
 ) -> Result<Waited, Failure> {
@@ -157,7 +159,7 @@ async fn wait(
         Grant::Permit(permit) => Ok(Waited::Permit(permit)),
         Grant::Stream(shared, stream) => Ok(Waited::Transport(Transport::Http2(shared, stream, true))),
         Grant::Connection(mut connection) => {
-            let fits = !wants.http2 && !wants.fresh && connection.introduced.as_deref() == wants.ends.as_ref();
+            let fits = !wants.http2 && !wants.fresh && connection.introduced.as_deref() == wants.ends;
             if fits && poll_fn(|cx| Poll::Ready(connection.poll_fresh(cx))).await {
                 return Ok(Waited::Transport(Transport::Http1(connection)));
             }
@@ -188,7 +190,7 @@ pub async fn rehearse(golden: SocketAddr) -> Result<Transport, Failure> {
 /// Opens a connection within the connect limit.
 async fn open(
     origin: &OriginRuntime,
-    wants: Wants,
+    wants: Wants<'_>,
     worker: &Rc<Worker>,
     permit: Option<Permit>,
     opening: &mut Option<OpeningGuard>,
@@ -200,13 +202,13 @@ async fn open(
 
 async fn begin(
     origin: &OriginRuntime,
-    wants: Wants,
+    wants: Wants<'_>,
     worker: &Rc<Worker>,
     permit: Option<Permit>,
     opening: &mut Option<OpeningGuard>,
 ) -> Result<Transport, Failure> {
     let mut stream = dial(&origin.origin, worker).await?;
-    if let (Some(version), Some(ends)) = (origin.origin.proxy_protocol, &wants.ends) {
+    if let (Some(version), Some(ends)) = (origin.origin.proxy_protocol, wants.ends) {
         introduce(&mut stream, version, ends).await?;
     }
     let (io, http2) = match &origin.tls {
@@ -222,7 +224,7 @@ async fn begin(
     opening.iter().for_each(|opening| opening.learn(http2));
     if !http2 {
         let mut connection = OriginConnection::new(io);
-        (connection.permit, connection.introduced) = (permit, wants.ends.map(Box::new));
+        (connection.permit, connection.introduced) = (permit, wants.ends.copied().map(Box::new));
         return Ok(Transport::Http1(connection));
     }
     let shared = SharedConnection::open(io, permit, opening).await.map_err(|_| Failure::OriginBadResponse)?;
@@ -263,7 +265,11 @@ async fn dial(origin: &Origin, worker: &Rc<Worker>) -> Result<TcpStream, Failure
 }
 
 /// The TLS handshake; true when the origin chose HTTP/2.
-async fn shake_hands(stream: TcpStream, tls: &OriginTlsRuntime, wants: Wants) -> Result<(Io, bool), Failure> {
+async fn shake_hands(
+    stream: TcpStream,
+    tls: &OriginTlsRuntime,
+    wants: Wants<'_>,
+) -> Result<(Io, bool), Failure> {
     let config = if wants.http1 { &tls.http1 } else { &tls.config };
     let stream =
         TlsConnector::from(config.clone()).connect(tls.name.clone(), stream).await.map_err(|error| {

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use api::process::Supervision;
 
-use super::labels::{Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS, Retry, Wait, status_label};
+use super::labels::{
+    Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS, Retry, Wait, status_label,
+};
 use super::site::{BUCKET_LABELS, OriginCore, SiteCore, SiteTotals};
 use super::{Metrics, Shard, connection_slot, lock, process};
 

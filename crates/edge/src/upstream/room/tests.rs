@@ -12,6 +12,8 @@ use crate::io::Io;
 
 const LONG: Duration = Duration::from_secs(3600);
 
+type Waiting = Pin<Box<dyn Future<Output = Result<Grant, Refused>>>>;
+
 /// Polls once.
 async fn look<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
@@ -123,7 +125,7 @@ async fn nothing_is_lost_however_requests_end() {
     for seed in 0..200 {
         let (room, mut random) = (room(), Random::seeded(seed));
         let mut held: Vec<Permit> = Vec::new();
-        let mut waiting: Vec<Pin<Box<dyn Future<Output = Result<Grant, Refused>>>>> = Vec::new();
+        let mut waiting: Vec<Waiting> = Vec::new();
         for _ in 0..300 {
             match random.below(4) {
                 0 if !held.is_empty() => drop(held.swap_remove(random.below(held.len() as u32) as usize)),
@@ -141,9 +143,12 @@ async fn nothing_is_lost_however_requests_end() {
                     Some(entered) => held.push(entered),
                     None => {
                         let room = room.clone();
-                        let mut request: Pin<Box<dyn Future<Output = _>>> =
+                        let mut request: Waiting =
                             Box::pin(async move { room.wait(false, 1000, LONG).await });
-                        assert!(look(request.as_mut()).await.is_pending(), "what is free was given away before");
+                        assert!(
+                            look(request.as_mut()).await.is_pending(),
+                            "what is free was given away before"
+                        );
                         waiting.push(request);
                     }
                 },
