@@ -125,7 +125,7 @@ fn every_address_takes_ipv4_as_long_as_nobody_else_does() {
     };
     let (any, six, four) = (format!(":{port}"), format!("[::]:{port}"), format!("0.0.0.0:{port}"));
     let one = format!("127.0.0.1:{port}");
-    let rempart = Rempart::with(&config(&[any.clone()]));
+    let rempart = Rempart::with(&config(std::slice::from_ref(&any)));
     let everywhere = |when: &str| {
         for address in ["::1", "127.0.0.1", "127.0.0.2"] {
             assert!(reached(address, port), "{address} {when}");

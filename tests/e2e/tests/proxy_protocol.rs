@@ -192,6 +192,20 @@ fn it_changes_with_a_reload_for_new_connections() {
 }
 
 #[test]
+fn a_redirect_names_no_port_that_the_proxy_may_not_have() {
+    let origin = origin();
+    let tls = format!("127.0.0.1:{}", ports::free());
+    let config = Config::new().raw("[trust]\nproxies = [\"127.0.0.1\"]").listen(&tls, true);
+    let config = config.listen("127.0.0.1:0", false).raw("proxy_protocol = true").site("behind", &[HOST]);
+    let rempart = Rempart::with(&config.raw("tls.redirect = true").origin(origin.url()));
+    let mut client = rempart.client();
+    client.send("PROXY TCP4 192.0.2.7 198.51.100.1 1 80\r\n").unwrap();
+    let answer = client.get(HOST, "/page").unwrap();
+    let location = answer.head.text("location");
+    assert_eq!((answer.status, location), (301, Some(format!("https://{HOST}/page"))), "{answer:?}");
+}
+
+#[test]
 fn an_upgrade_probes_listeners_that_expect_a_header() {
     let _alone = heavy();
     let origin = origin();
