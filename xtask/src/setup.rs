@@ -31,6 +31,7 @@ const TESTS: &[Need] = &[
         probe: Probe::Runs(&["test", "-s", "/etc/ssl/certs/ca-certificates.crt"]),
     },
     Need { package: "nginx", probe: Probe::Program("nginx") },
+    Need { package: "haproxy", probe: Probe::Program("haproxy") },
     Need { package: "nodejs", probe: Probe::Program("node") },
     Need { package: "npm", probe: Probe::Program("npm") },
     Need { package: "python3", probe: Probe::Program("python3") },

@@ -190,6 +190,9 @@ pub struct WantedListener {
     pub address: SocketAddr,
     /// Whether connections begin with a TLS handshake.
     pub tls: bool,
+    /// Whether connections of trusted proxies begin with a PROXY header.
+    #[serde(default)]
+    pub proxy_protocol: bool,
     /// Where it is written.
     pub location: Option<Location>,
 }
@@ -233,6 +236,9 @@ pub struct ListenerOrder {
     pub address: SocketAddr,
     /// Whether connections begin with a TLS handshake.
     pub tls: bool,
+    /// Whether connections of trusted proxies begin with a PROXY header.
+    #[serde(default)]
+    pub proxy_protocol: bool,
     /// Sockets among the descriptors of this frame; 0 when the child has them.
     pub sockets: usize,
 }

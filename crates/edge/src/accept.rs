@@ -17,6 +17,8 @@ use tokio::time::Instant;
 use crate::connection::{Connection, Cutoff, Ending, ListenerState};
 use crate::h1::parse::Refusal;
 use crate::io::{Io, Timer};
+use crate::proxy_protocol::Said;
+use crate::proxy_protocol::receive::{ReceiveError, receive};
 use crate::telemetry::metrics::Handshake;
 use crate::tls::{self, Alpn, HandshakeError};
 use crate::worker::{Admission, Done, Worker};
@@ -117,7 +119,7 @@ fn turn_away(stream: TcpStream) {
 }
 
 async fn serve(
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
     listener: Rc<ListenerState>,
     worker: Rc<Worker>,
@@ -130,10 +132,19 @@ async fn serve(
     .await;
     // Asked of the kernel only where the listener's own address does not say it.
     let Some(local) = listener.bound.get().or_else(|| stream.local_addr().ok()) else { return };
+    let (mut peer, mut local, mut introduced) = (peer, local, false);
+    if listener.proxy_protocol.get() && worker.generation().snapshot.trusted_proxies.contains(peer.ip()) {
+        match introduce(&mut stream, peer, &listener, &worker).await {
+            Some(Said::Nothing) => {}
+            Some(Said::Proxied(ends)) => (peer, local, introduced) = (ends.source, ends.destination, true),
+            None => return,
+        }
+    }
     let mut connection = Connection {
         id: admission.id,
         peer,
         local,
+        introduced,
         tls: None,
         hello: None,
         preface: OnceCell::new(),
@@ -168,6 +179,28 @@ async fn serve(
         }
     }
     drop(admission);
+}
+
+/// Reads the PROXY header of a trusted proxy, within the time of a handshake; `None` ends the connection.
+async fn introduce(
+    stream: &mut TcpStream,
+    proxy: SocketAddr,
+    listener: &ListenerState,
+    worker: &Worker,
+) -> Option<Said> {
+    let limit = worker.generation().snapshot.limits.handshake;
+    // Boxed, so that the connection's task does not carry the memory of a header.
+    let outcome = while_idle(Box::pin(receive(stream)), listener, limit).await;
+    match outcome {
+        Some(Ok(said)) => return Some(said),
+        // A proxy's look whether somebody listens, or an ending listener: nothing is wrong with either.
+        Some(Err(ReceiveError::Silent)) => return None,
+        None if listener.ending().is_some() => return None,
+        Some(Err(error)) => tracing::debug!(%proxy, %error, "a connection without a good PROXY header"),
+        None => tracing::debug!(%proxy, "a connection whose PROXY header did not come in time"),
+    }
+    worker.shard.introduction_failed();
+    None
 }
 
 /// Whether a plain connection starts with the HTTP/2 preface. One that dribbles it in pieces is taken for HTTP/1.1.
@@ -229,6 +262,7 @@ async fn shake_hands(
                 id: connection.id,
                 peer: connection.peer,
                 local: connection.local,
+                introduced: connection.introduced,
                 tls: None,
                 hello: None,
                 preface: OnceCell::new(),

@@ -16,10 +16,12 @@ use crate::tls::{ClientHello, TlsFacts};
 pub struct Connection {
     /// Number of the connection on this edge thread.
     pub id: u64,
-    /// The peer, which may be a trusted proxy.
+    /// The peer, which may be a trusted proxy; after a PROXY header, whom the header names.
     pub peer: SocketAddr,
-    /// The address it came in on.
+    /// The address it came in on; after a PROXY header, the one the header names.
     pub local: SocketAddr,
+    /// Whether `peer` and `local` are from a trusted proxy's PROXY header instead of from the connection itself.
+    pub introduced: bool,
     /// What the handshake settled; `None` on a plain connection.
     pub tls: Option<TlsFacts>,
     /// The ClientHello as it came, bounded; fingerprints are computed from it.
@@ -79,6 +81,8 @@ pub struct ListenerState {
     pub bound: Cell<Option<SocketAddr>>,
     /// Whether connections begin with a TLS handshake.
     pub tls: Cell<bool>,
+    /// Whether connections of trusted proxies begin with a PROXY header.
+    pub proxy_protocol: Cell<bool>,
     /// A private listener for golden requests: where they are sent instead of to any real origin.
     pub rehearsal: Option<SocketAddr>,
     /// Set when the listener is removed.
@@ -87,7 +91,22 @@ pub struct ListenerState {
     pub process: Rc<Cell<Option<Ending>>>,
 }
 
+/// How the connections of a listener begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Begins {
+    /// With a PROXY header, if they are a trusted proxy's.
+    pub proxy_protocol: bool,
+    /// With a TLS handshake, after that.
+    pub tls: bool,
+}
+
 impl ListenerState {
+    /// From the next connection on, they begin like this.
+    pub fn begin(&self, begins: Begins) {
+        self.tls.set(begins.tls);
+        self.proxy_protocol.set(begins.proxy_protocol);
+    }
+
     /// How its connections are to end; `None` while they are not.
     pub fn ending(&self) -> Option<Ending> {
         self.process.get().or(self.removed.get())
@@ -189,6 +208,7 @@ mod tests {
             configured: "127.0.0.1:80".parse().unwrap(),
             bound: Cell::new(None),
             tls: Cell::new(false),
+            proxy_protocol: Cell::new(false),
             rehearsal: None,
             removed: Cell::new(None),
             process: process.clone(),

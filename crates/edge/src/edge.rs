@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use snapshot::generation::Drain;
 use tokio::sync::mpsc;
 
+use crate::connection::Begins;
 use crate::generation::Generation;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, Pulse};
@@ -73,6 +74,15 @@ pub struct BoundListener {
     pub address: SocketAddr,
     /// Whether connections begin with a TLS handshake.
     pub tls: bool,
+    /// Whether connections of trusted proxies begin with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
+impl BoundListener {
+    /// How its connections begin.
+    fn begins(&self) -> Begins {
+        Begins { tls: self.tls, proxy_protocol: self.proxy_protocol }
+    }
 }
 
 /// A listener to accept on, with its sockets when they are new to this process.
@@ -126,8 +136,8 @@ impl Edge {
         for ListenerSet { listener, sockets } in listeners {
             match bound.accepting.iter().find(|held| held.id == listener.id) {
                 None => self.hand_out(&listener, sockets, None),
-                Some(held) if held.tls != listener.tls => {
-                    self.tell(|| Command::SetTls { id: listener.id, tls: listener.tls });
+                Some(held) if held.begins() != listener.begins() => {
+                    self.tell(|| Command::Begin { id: listener.id, begins: listener.begins() });
                 }
                 Some(_) => {}
             }
@@ -284,8 +294,8 @@ fn send(thread: &Thread, command: Command) {
 }
 
 fn listen(listener: &BoundListener, socket: TcpListener, rehearsal: Option<SocketAddr>) -> Command {
-    let BoundListener { id, configured, tls, .. } = *listener;
-    Command::Listen { id, configured, socket, tls, rehearsal }
+    let BoundListener { id, configured, .. } = *listener;
+    Command::Listen { id, configured, socket, begins: listener.begins(), rehearsal }
 }
 
 fn thread_error(error: &io::Error) -> LoadError {

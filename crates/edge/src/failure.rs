@@ -49,6 +49,8 @@ pub enum Failure {
     OriginUnreachable,
     /// The connection could not be made in time.
     OriginConnectTimeout,
+    /// As many connections as may be are in use, and the request has waited its time, or could not even wait.
+    OriginBusy,
     /// The TLS handshake failed.
     OriginTls,
     /// The origin's certificate is not trusted.
@@ -95,6 +97,7 @@ impl Failure {
             Self::OriginRefused => (502, 521, Origin, "origin_connect_refused", Some(10)),
             Self::OriginUnreachable => (502, 523, Origin, "origin_connect_failed", Some(30)),
             Self::OriginConnectTimeout => (504, 522, Origin, "origin_connect_timeout", Some(30)),
+            Self::OriginBusy => (503, 503, Origin, "origin_busy", Some(5)),
             Self::OriginTls => (502, 525, Origin, "origin_tls", Some(60)),
             Self::OriginCertificate => (502, 526, Origin, "origin_certificate", Some(60)),
             Self::OriginClosed => (502, 520, Origin, "origin_closed", Some(5)),

@@ -31,7 +31,7 @@ pub struct Approach {
     port: u16,
     /// Whether the connection itself is encrypted.
     tls: bool,
-    /// Whether the peer is a trusted proxy.
+    /// Whether a trusted proxy stands in front, with or without a PROXY header.
     via_trusted: bool,
     /// Whether the connection showed a certificate the site asks for.
     certificate: bool,
@@ -46,7 +46,7 @@ impl Approach {
             scheme: client.scheme.unwrap_or(own),
             port: connection.local.port(),
             tls: connection.tls.is_some(),
-            via_trusted: client.via_trusted,
+            via_trusted: client.via_trusted || connection.introduced,
             certificate: shown.is_some_and(|(facts, asked)| facts.satisfies(asked)),
         }
     }
@@ -190,6 +190,7 @@ mod tests {
         let listener = |(address, tls): &(&str, bool)| Listener {
             address: address.parse().unwrap(),
             tls: *tls,
+            proxy_protocol: false,
             place: String::new(),
         };
         list.iter().map(listener).collect()

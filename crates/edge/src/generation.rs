@@ -222,7 +222,8 @@ impl Loader {
 
     /// Equal for origins that can share connections, whatever generation and site they are in.
     fn pool_key(&self, origin: &Origin) -> PoolKey {
-        let identity = format!("{:?}", (&origin.host, origin.port, &origin.tls, origin.http));
+        let identity =
+            format!("{:?}", (&origin.host, origin.port, &origin.tls, origin.http, origin.proxy_protocol));
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if pools.len() >= MAX_POOL_KEYS && !pools.contains_key(&identity) {
             return NO_POOL;

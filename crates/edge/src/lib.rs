@@ -22,6 +22,7 @@ pub mod message;
 pub mod pages;
 pub mod pipeline;
 pub mod probe;
+pub mod proxy_protocol;
 pub mod rehearsal;
 mod splice;
 pub mod telemetry;

@@ -1,6 +1,7 @@
 //! One request, top to bottom: reading order is execution order.
 
 use std::cell::Cell;
+use std::net::Ipv6Addr;
 use std::rc::Rc;
 use std::task::Context;
 
@@ -160,7 +161,8 @@ async fn serve_site(
     };
     let rehearsal = connection.listener.rehearsal;
     let via = &snapshot.via;
-    let delivery = Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via, rehearsal };
+    let delivery =
+        Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via, connection, rehearsal };
     let mut relay = RelayInterim { inner: inform, via };
     match deliver::deliver(delivery, &mut trail, &mut relay).await {
         Ok(answer) => {
@@ -197,9 +199,14 @@ pub fn misdirected(connection: &Connection, worker: &Worker) -> Option<Refusal> 
 fn find_site<'a>(generation: &'a Generation, authority: &str) -> Option<&'a SiteRuntime> {
     let (host, _) = syntax::split_port(authority.as_bytes());
     let host = std::str::from_utf8(host).ok()?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let host = host.strip_suffix('.').unwrap_or(host);
     let hosts = &generation.snapshot.hosts;
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if let Some(address) = literal.and_then(|literal| literal.parse::<Ipv6Addr>().ok()) {
+        // An address has many spellings (RFC 5952 section 2); the table has one of each.
+        return generation.sites.get(hosts.find(&address.to_string())?);
+    }
+    let host = literal.unwrap_or(host);
+    let host = host.strip_suffix('.').unwrap_or(host);
     let index = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         hosts.find(&host.to_ascii_lowercase())
     } else {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use api::process::ListenerOrder;
+use base::address::PrefixSet;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Method;
 use snapshot::generation::HostPattern;
@@ -48,8 +49,9 @@ async fn listener_failures(listener: &ListenerOrder, generation: &Generation, in
     let sockets = if listener.sockets == 0 { UNTOLD_SOCKETS } else { listener.sockets };
     let count = sockets.saturating_mul(PER_SOCKET).min(MAX_PROBES);
     let visits = visits(generation, listener.tls);
+    let proxies = listener.proxy_protocol.then_some(&generation.snapshot.trusted_proxies);
     let mut probes: FuturesUnordered<_> =
-        visits.iter().cycle().take(count).map(|visit| one(listener, visit, instance)).collect();
+        visits.iter().cycle().take(count).map(|visit| one(listener, visit, proxies, instance)).collect();
     let mut failures: Vec<(String, usize)> = Vec::new();
     while let Some(outcome) = probes.next().await {
         let Err(failure) = outcome else { continue };
@@ -112,7 +114,12 @@ fn visits(generation: &Generation, tls: bool) -> Vec<Visit> {
 }
 
 /// One connection and its request; the error in words.
-async fn one(listener: &ListenerOrder, visit: &Visit, instance: &str) -> Result<(), String> {
+async fn one(
+    listener: &ListenerOrder,
+    visit: &Visit,
+    proxies: Option<&PrefixSet>,
+    instance: &str,
+) -> Result<(), String> {
     let address = reachable(listener.address);
     let question = Question {
         method: Method::GET,
@@ -122,14 +129,16 @@ async fn one(listener: &ListenerOrder, visit: &Visit, instance: &str) -> Result<
         body: None,
     };
     if listener.tls && visit.demands {
-        return match visitor::ask_without_certificate(address, &question, &visit.host, PROBE_TIME).await {
+        let asked =
+            visitor::ask_without_certificate(address, &question, &visit.host, PROBE_TIME, proxies).await;
+        return match asked {
             Ok(_) | Err(VisitError::Alert(_)) => Ok(()),
             Err(error) => Err(error.to_string()),
         };
     }
     let way = if listener.tls { Way::Tls } else { Way::Plain };
     let asked = tokio::time::timeout(PROBE_TIME, async {
-        Visitor::connect(address, way, &visit.host, PROBE_TIME).await?.ask(&question).await
+        Visitor::connect(address, way, &visit.host, PROBE_TIME, proxies).await?.ask(&question).await
     });
     let answer = match asked.await.unwrap_or(Err(VisitError::Late(PROBE_TIME))) {
         Ok(answer) => answer,

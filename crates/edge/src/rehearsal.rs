@@ -94,7 +94,7 @@ impl<'a> Stage<'a> {
             let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             socket.set_nonblocking(true)?;
             let address = socket.local_addr()?;
-            let listener = BoundListener { id, configured: address, address, tls };
+            let listener = BoundListener { id, configured: address, address, tls, proxy_protocol: false };
             edge.open_private(&listener, socket, golden.address);
             listeners.push(listener);
         }
@@ -256,7 +256,8 @@ impl Rehearsal<'_> {
         self.settle().await;
         let question = visit.get("/golden (without a client certificate)");
         let outcome =
-            visitor::ask_without_certificate(address, &visit.get("/golden"), &visit.host, REQUEST_TIME).await;
+            visitor::ask_without_certificate(address, &visit.get("/golden"), &visit.host, REQUEST_TIME, None)
+                .await;
         match outcome {
             Err(VisitError::Alert(_)) | Ok(403 | 421) => {
                 self.report.requests += 1;
@@ -286,7 +287,7 @@ impl Rehearsal<'_> {
     async fn connect(&self, visit: &Visit) -> Result<Option<Visitor>, Finding> {
         let Some(address) = self.stage.address(visit.way != Way::Plain) else { return Ok(None) };
         self.settle().await;
-        match Visitor::connect(address, visit.way, &visit.host, REQUEST_TIME).await {
+        match Visitor::connect(address, visit.way, &visit.host, REQUEST_TIME, None).await {
             Ok(visitor) => Ok(Some(visitor)),
             Err(VisitError::Alert(_)) => Err(Finding::Refused),
             Err(error) => Err(Finding::none(&visit.get("/"), &error)),

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
+use base::address::PrefixSet;
 use base::event::Protocol;
 use bytes::Bytes;
 use http::Method;
@@ -25,7 +26,7 @@ use crate::io::Io;
 use crate::message::{Body, Fill, HeaderList, ResponseHead};
 use crate::pipeline::Inform;
 use crate::tls::visitor as tls;
-use crate::{h1, h2};
+use crate::{h1, h2, proxy_protocol};
 
 /// Bytes of an answer that are looked at; what is asked for is far smaller.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -133,15 +134,16 @@ impl Recycle for Slot {
 }
 
 impl Visitor {
-    /// Connects; `limit` holds for this and for each request.
+    /// Connects; `limit` holds for this and for each request. `proxies` as in `dial`.
     pub async fn connect(
         address: SocketAddr,
         way: Way,
         host: &str,
         limit: Duration,
+        proxies: Option<&PrefixSet>,
     ) -> Result<Self, VisitError> {
         within(limit, async {
-            let stream = dial(address).await?;
+            let stream = dial(address, proxies).await?;
             if way == Way::Plain {
                 return Ok(Self { line: http1(Io::Tcp(stream)), limit, covered: None });
             }
@@ -151,7 +153,7 @@ impl Visitor {
                 return Err(VisitError::Broken("a handshake that did not agree on the protocol offered"));
             }
             let line = if presented.http2 {
-                let shared = SharedConnection::open(presented.io, None).await;
+                let shared = SharedConnection::open(presented.io, None, &mut None, None).await;
                 Line::Http2(
                     shared.map_err(|_| VisitError::Broken("a connection that does not speak HTTP/2"))?,
                 )
@@ -179,7 +181,10 @@ impl Visitor {
                 Line::Http2(shared) => {
                     let request = http2_request(question)
                         .ok_or(VisitError::Broken("a request that cannot be written"))?;
-                    shared.exchange(request, body, limits, &mut Deaf).await?
+                    let stream = shared
+                        .reserve()
+                        .ok_or(VisitError::Broken("a connection without room for a request"))?;
+                    shared.exchange(stream, request, body, limits, &mut Deaf).await?
                 }
             };
             Ok(Answer { head, body: read(body).await? })
@@ -207,9 +212,10 @@ pub(crate) async fn ask_without_certificate(
     question: &Question<'_>,
     host: &str,
     limit: Duration,
+    proxies: Option<&PrefixSet>,
 ) -> Result<u16, VisitError> {
     within(limit, async {
-        let mut presented = tls::connect(dial(address).await?, host, false).await?;
+        let mut presented = tls::connect(dial(address, proxies).await?, host, false).await?;
         // The refusal may already be here, and writing then fails where reading tells why.
         crate::ignore(presented.io.write_all(&wire(question)).await);
         crate::ignore(presented.io.flush().await);
@@ -228,9 +234,15 @@ async fn within<T>(
     tokio::time::timeout(limit, work).await.unwrap_or(Err(VisitError::Late(limit)))
 }
 
-async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+/// Connects. `proxies` are those from whom the listener expects a PROXY header, if it does from any: this machine may be one.
+async fn dial(address: SocketAddr, proxies: Option<&PrefixSet>) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    if let Some(proxies) = proxies
+        && proxies.contains(stream.local_addr()?.ip())
+    {
+        stream.write_all(&proxy_protocol::LOCAL).await?;
+    }
     Ok(stream)
 }
 

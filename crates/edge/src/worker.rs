@@ -19,7 +19,7 @@ use snapshot::generation::Drain;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::connection::{Ending, Wakers};
+use crate::connection::{Begins, Ending, Wakers};
 use crate::failure;
 use crate::generation::Generation;
 use crate::telemetry::access_log::LogHandle;
@@ -50,17 +50,17 @@ pub enum Command {
         configured: SocketAddr,
         /// This thread's own socket.
         socket: std::net::TcpListener,
-        /// Whether connections begin with a TLS handshake.
-        tls: bool,
+        /// How connections begin.
+        begins: Begins,
         /// For a private listener: where its requests go instead of to their origins.
         rehearsal: Option<SocketAddr>,
     },
-    /// From the next connection on, begin with a TLS handshake or do not.
-    SetTls {
+    /// From the next connection on, connections of a listener begin in another way.
+    Begin {
         /// The listener.
         id: u64,
-        /// Which.
-        tls: bool,
+        /// How.
+        begins: Begins,
     },
     /// Stop accepting there and keep every connection; the listener may come back.
     Pause {

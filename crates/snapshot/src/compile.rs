@@ -191,7 +191,7 @@ struct Judge<'a> {
 
 fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review: &mut Review) -> Snapshot {
     let mut judge = Judge { review, tree: input.tree, now, mode };
-    let listeners = judge.listeners(&desired.listen);
+    let listeners = judge.listeners(&desired.listen, &desired.trust);
     let metrics = judge.metrics(&desired.metrics, &listeners);
     let mut hosts = HostTable::default();
     let (sites, acme) = judge.sites(desired, &listeners, &mut hosts);

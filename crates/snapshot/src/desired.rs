@@ -64,13 +64,17 @@ impl Default for Desired {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// IP address and port: `"192.0.2.1:80"`, `"[2001:db8::1]:443"`, `"[::]:443"` or, for every address of the machine,
-    /// `":443"`.
+    /// IP address and port: `"192.0.2.1:80"`, `"[2001:db8::1]:443"` or, for every address of the machine, `":443"`, which is
+    /// short for `"[::]:443"` and takes IPv4 as well. Only if `"0.0.0.0:443"` is listed too, that one takes IPv4.
     #[schemars(example = "[::]:443")]
     pub address: String,
     /// Whether connections are encrypted. Left out, they are on ports 443 and 8443 and are not on any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
+    /// Whether the addresses in `trust.proxies` begin their connections with a PROXY header (version 1 or 2), which tells
+    /// who connected to them; one of them that does not is hung up on. From everybody else no header is read.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 /// Whom to believe about a visitor's address. Needed only when another proxy stands in front.
@@ -304,6 +308,20 @@ pub struct Origin {
     #[serde(default = "idle_connections")]
     #[schemars(range(min = 0, max = 10_000))]
     pub max_idle: usize,
+    /// Connections open at a time, idle ones included, over all threads; each thread has its share, at least one. Left out,
+    /// 10000 per thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Option<usize>,
+    /// Requests that wait, per thread, while all connections are in use; 0 lets none wait. They are served in the order in
+    /// which they came, those beyond are answered with 503.
+    #[serde(default = "queued_requests")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub queue: usize,
+    /// PROXY header that tells the origin who the visitor is, at the beginning of each connection. Left out, there is none.
+    /// Connections then carry the requests of one visitor's connection only, with HTTP/1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// TLS towards the origin; only with an `https` URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<OriginTls>,
@@ -322,6 +340,20 @@ fn preserve() -> String {
 
 fn idle_connections() -> usize {
     128
+}
+
+fn queued_requests() -> usize {
+    256
+}
+
+/// Version of a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// HTTP version spoken with the origin.
@@ -367,6 +399,9 @@ pub struct OriginTimeouts {
     /// Time for the connection, TLS handshake included.
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1h"))]
     pub connect: Period,
+    /// Time a request waits at most while all connections are in use.
+    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1h"))]
+    pub queue: Period,
     /// Time from the request sent to the head of the response.
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1d"))]
     pub response: Period,
@@ -385,6 +420,7 @@ impl Default for OriginTimeouts {
     fn default() -> Self {
         Self {
             connect: Period::seconds(5),
+            queue: Period::seconds(5),
             response: Period::seconds(60),
             idle: Period::seconds(60),
             keep_alive: Period::seconds(30),

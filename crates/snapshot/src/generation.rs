@@ -101,6 +101,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Whether connections begin with a TLS handshake.
     pub tls: bool,
+    /// Whether connections of trusted proxies begin with a PROXY header, before anything else.
+    pub proxy_protocol: bool,
     /// Pointer to the place in the configuration, for diagnostics found later (port in use): `listen[0].address`.
     pub place: String,
 }
@@ -310,8 +312,27 @@ pub struct Origin {
     pub http: OriginHttp,
     /// Connections kept idle per edge thread.
     pub max_idle: usize,
+    /// Connections open at a time over all edge threads; `None` is `CONNECTIONS_PER_THREAD` for each.
+    pub max_connections: Option<usize>,
+    /// Requests waiting for a connection per edge thread.
+    pub queue: usize,
+    /// PROXY header its connections begin with; `http` is `Http1` then.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Time limits.
     pub timeouts: OriginTimeouts,
+}
+
+/// Connections to one origin per edge thread where the configuration names no number: as many as visitors may have, so that
+/// a site full of WebSockets meets no limit of its own.
+pub const CONNECTIONS_PER_THREAD: usize = 10_000;
+
+/// Version of a PROXY header towards an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// Where an origin is.
@@ -373,6 +394,8 @@ pub enum OriginHttp {
 pub struct OriginTimeouts {
     /// TCP and TLS handshake together.
     pub connect: Duration,
+    /// Waiting for a connection while as many as may be are in use.
+    pub queue: Duration,
     /// From the request sent to the response head.
     pub response: Duration,
     /// Between two pieces of a body, either direction.

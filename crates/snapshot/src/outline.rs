@@ -8,8 +8,8 @@ use base::id::ContentHash;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{
-    AccessLogTarget, Acme, AcmeChallenge, Certificate, ClientIpDetail, Compatibility, ConnectionLimits,
-    HostHeader, Origin, OriginHttp, OriginVerify, Site, Snapshot, TlsPolicy,
+    AccessLogTarget, Acme, AcmeChallenge, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail, Compatibility,
+    ConnectionLimits, HostHeader, Origin, OriginHttp, OriginVerify, ProxyProtocol, Site, Snapshot, TlsPolicy,
 };
 use crate::units::{ByteSize, Period};
 
@@ -88,7 +88,9 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     proxies.sort();
     lines.add("trust.proxies", format!("[{}]", proxies.join(", ")));
     for listener in &snapshot.listeners {
-        lines.add(&format!("listen[{}].tls", text(&listener.address.to_string())), listener.tls);
+        let path = format!("listen[{}]", text(&listener.address.to_string()));
+        lines.add(&format!("{path}.tls"), listener.tls);
+        lines.add(&format!("{path}.proxy_protocol"), listener.proxy_protocol);
     }
     lines.access_log(snapshot);
     lines.limits(&snapshot.limits);
@@ -276,6 +278,15 @@ impl Lines {
         };
         self.add("http", text(http));
         self.add("max_idle", origin.max_idle);
+        let most = origin.max_connections.map(|most| most.to_string());
+        self.add("max_connections", most.unwrap_or_else(|| format!("{CONNECTIONS_PER_THREAD} per thread")));
+        self.add("queue", origin.queue);
+        let proxy_protocol = match origin.proxy_protocol {
+            None => "none",
+            Some(ProxyProtocol::V1) => "v1",
+            Some(ProxyProtocol::V2) => "v2",
+        };
+        self.add("proxy_protocol", text(proxy_protocol));
         if let Some(tls) = &origin.tls {
             self.add("tls.server_name", text(&tls.server_name));
             self.add("tls.verify", tls.verify != OriginVerify::Off);
@@ -286,6 +297,7 @@ impl Lines {
             }
         }
         self.add("timeouts.connect", period(origin.timeouts.connect));
+        self.add("timeouts.queue", period(origin.timeouts.queue));
         self.add("timeouts.response", period(origin.timeouts.response));
         self.add("timeouts.idle", period(origin.timeouts.idle));
         self.add("timeouts.keep_alive", period(origin.timeouts.keep_alive));

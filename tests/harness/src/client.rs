@@ -114,6 +114,19 @@ impl Client {
         Ok(Self { wire: Wire::new(Transport::Tls(Box::new(stream))) })
     }
 
+    /// Begins TLS on a connection on which something plain was said before, and completes the handshake.
+    pub fn upgrade(self, name: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
+        let Transport::Plain(mut socket) = self.wire.into_stream() else {
+            return Err(io::Error::other("TLS within TLS"));
+        };
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket)?;
+        }
+        Ok(Self { wire: Wire::new(Transport::Tls(Box::new(StreamOwned::new(connection, socket)))) })
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.wire.send(bytes.as_ref())

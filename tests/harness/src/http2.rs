@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -85,6 +86,21 @@ impl Http2 {
     pub fn get(&mut self, host: &str, path: &str) -> Result<Answer, Failure> {
         let request = Request::get(format!("https://{host}{path}")).body(()).map_err(words)?;
         self.exchange(request, Vec::new(), None)
+    }
+
+    /// Asks for a path, waits until `enough`, and closes the connection without an answer.
+    pub fn ask_and_leave(self, host: &str, path: &str, enough: impl Fn() -> bool) -> Result<(), Failure> {
+        let request = Request::get(format!("https://{host}{path}")).body(()).map_err(words)?;
+        let send = self.send.clone();
+        within(&self.runtime, async move {
+            let mut send = send.ready().await.map_err(words)?;
+            let _asked = send.send_request(request, true).map_err(words)?;
+            while !enough() {
+                // Whoever is asked announces nothing.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Ok(())
+        })
     }
 
     /// GET of a path whose answer, a 200, is taken piece by piece for as long as it lasts.

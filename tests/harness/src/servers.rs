@@ -1,10 +1,12 @@
-//! Servers of other people, started for one test: nginx, Node, Python, and gRPC on Python.
+//! Servers of other people, started for one test: nginx, HAProxy, Node, Python, and gRPC on Python.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 
+use command_fds::{CommandFdExt, FdMapping};
 use tempfile::TempDir;
 
 use crate::process::Process;
@@ -65,6 +67,24 @@ impl Server {
         let ready = process.stderr.wait_for(|line| line.contains("getrlimit"));
         assert!(ready.is_some(), "nginx does not start:\n{}", process.stderr.text());
         Self { address: SocketAddr::from(([127, 0, 0, 1], port)), process, folder }
+    }
+
+    /// HAProxy on this socket, passing connections on to an address; `options` are those of its `server` line.
+    pub fn haproxy(socket: &TcpListener, to: SocketAddr, options: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // It takes over a socket that listens already, so from here on connections wait instead of failing.
+        let config = format!(
+            "defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 60s\n  timeout server 60s\n\
+             listen all\n  bind fd@3\n  server only {to} {options}\n"
+        );
+        let file = folder.path().join("haproxy.cfg");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new(tools::program("haproxy"));
+        command.args(["-db", "-f"]).arg(&file).current_dir(folder.path());
+        let parent_fd = OwnedFd::from(socket.try_clone().unwrap());
+        command.fd_mappings(vec![FdMapping { parent_fd, child_fd: 3 }]).expect("one descriptor");
+        let process = Process::start("haproxy", &mut command);
+        Self { address: socket.local_addr().unwrap(), process, folder }
     }
 
     /// The Node origin of the `foreign` folder.

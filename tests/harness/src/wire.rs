@@ -148,6 +148,12 @@ impl<S: Read + Write> Wire<S> {
         &self.stream
     }
 
+    /// The stream, for another use; nothing that was read may be left.
+    pub fn into_stream(self) -> S {
+        assert!(self.used == self.buffer.len(), "bytes are left over");
+        self.stream
+    }
+
     /// The stream itself, to be written to.
     pub fn stream_mut(&mut self) -> &mut S {
         &mut self.stream

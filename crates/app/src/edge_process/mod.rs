@@ -378,6 +378,7 @@ impl EdgeProcess {
                 configured: listener.configured,
                 address: listener.address,
                 tls: listener.tls,
+                proxy_protocol: listener.proxy_protocol,
             };
             sets.push(ListenerSet { listener: bound, sockets: given });
             held.push((listener, copies));
@@ -519,6 +520,7 @@ fn describe(
     let wanted = |listener: &snapshot::generation::Listener| WantedListener {
         address: listener.address,
         tls: listener.tls,
+        proxy_protocol: listener.proxy_protocol,
         location: Some(places.locate(&listener.place)),
     };
     Loaded {

@@ -1,12 +1,12 @@
 //! The listening sockets: opened here or given by systemd, kept for as long as they are configured, lent to edges.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use api::diagnostic::{Diagnostic, Severity};
 use api::process::{Adopted, ListenerOrder, WantedListener};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections the kernel holds for a socket until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -22,6 +22,11 @@ pub struct Listening {
     pub address: SocketAddr,
     /// Whether connections begin with a TLS handshake.
     pub tls: bool,
+    /// Whether connections of trusted proxies begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Whether its sockets leave IPv4 to others. `None` where there is no such choice: any address but `[::]`, and sockets
+    /// that somebody else has opened.
+    only_v6: Option<bool>,
     sockets: Vec<TcpListener>,
 }
 
@@ -44,7 +49,7 @@ pub struct Plan {
 
 #[derive(Debug)]
 enum Place {
-    Kept { id: u64, tls: bool },
+    Kept { id: u64, tls: bool, proxy_protocol: bool },
     Fresh(Listening),
 }
 
@@ -71,12 +76,13 @@ impl Sockets {
     /// Takes over what an edge hands over: the sockets of its listeners, and of its metrics.
     pub fn adopt(&mut self, adopted: &Adopted, descriptors: Vec<std::os::fd::OwnedFd>) {
         let mut sockets = descriptors.into_iter().map(TcpListener::from);
-        for ListenerOrder { id, configured, address, tls, sockets: count } in
+        for ListenerOrder { id, configured, address, tls, proxy_protocol, sockets: count } in
             adopted.listeners.iter().cloned()
         {
             let sockets: Vec<_> = sockets.by_ref().take(count).collect();
+            let only_v6 = sockets.first().and_then(leaves_ipv4);
             self.next = self.next.max(id + 1);
-            self.listeners.push(Listening { id, configured, address, tls, sockets });
+            self.listeners.push(Listening { id, configured, address, tls, proxy_protocol, only_v6, sockets });
         }
         if adopted.metrics
             && let Some(socket) = sockets.next()
@@ -91,15 +97,30 @@ impl Sockets {
         let mut left: Vec<(u64, SocketAddr, bool)> =
             self.listeners.iter().map(|held| (held.id, held.configured, held.tls)).collect();
         let (mut places, mut errors) = (Vec::with_capacity(wanted.len()), Vec::new());
+        // Ports this process has on another address, or on this one and may be giving up.
+        let mut ours: Vec<u16> = self.listeners.iter().map(|held| held.address.port()).collect();
         for listener in wanted {
             // The same address can be wanted several times when its port is 0.
             let same = |held: &&(u64, SocketAddr, bool)| held.1 == listener.address;
             let alike = left.iter().position(|held| same(&held) && held.2 == listener.tls);
+            let mut address = listener.address;
             if let Some(found) = alike.or_else(|| left.iter().position(|held| same(&held))) {
-                places.push(Place::Kept { id: left.remove(found).0, tls: listener.tls });
-                continue;
+                let (id, _, _) = left.remove(found);
+                let held = self.listeners.iter().find(|held| held.id == id);
+                // Who takes IPv4 cannot be changed on a socket that is there: it is opened anew beside it.
+                match held.filter(|held| held.only_v6.is_some_and(|only| only != leave_ipv4(address, wanted)))
+                {
+                    None => {
+                        let WantedListener { tls, proxy_protocol, .. } = *listener;
+                        places.push(Place::Kept { id, tls, proxy_protocol });
+                        continue;
+                    }
+                    Some(held) => address = held.address,
+                }
             }
-            match self.open(listener, wanted, threads) {
+            let opened = self.open(listener, address, wanted, threads, &ours);
+            ours.push(address.port());
+            match opened {
                 Ok(fresh) => places.push(Place::Fresh(fresh)),
                 Err(error) => errors.push(bind_error(listener, &error)),
             }
@@ -110,10 +131,12 @@ impl Sockets {
     fn open(
         &mut self,
         wanted: &WantedListener,
+        address: SocketAddr,
         all: &[WantedListener],
         threads: usize,
+        ours: &[u16],
     ) -> io::Result<Listening> {
-        let configured = wanted.address;
+        let WantedListener { address: configured, tls, proxy_protocol, .. } = *wanted;
         let passed = self
             .inherited
             .iter()
@@ -121,27 +144,26 @@ impl Sockets {
         let sockets = match passed {
             // One socket, shared by all threads.
             Some(at) => vec![self.inherited.swap_remove(at)],
-            None => {
-                // Ports this process has on another address, and may be giving up.
-                let ours = self.listeners.iter().any(|held| held.address.port() == configured.port());
-                bind(configured, all, threads, ours)?
-            }
+            None => bind(address, leave_ipv4(configured, all), threads, ours.contains(&address.port()))?,
         };
-        let address = sockets.first().map_or(Ok(configured), TcpListener::local_addr)?;
+        let address = sockets.first().map_or(Ok(address), TcpListener::local_addr)?;
+        let only_v6 = sockets.first().and_then(leaves_ipv4);
         self.next += 1;
-        Ok(Listening { id: self.next, configured, address, tls: wanted.tls, sockets })
+        Ok(Listening { id: self.next, configured, address, tls, proxy_protocol, only_v6, sockets })
     }
 
     /// What an edge is told so that it has the listeners of a plan. `holds`: it has those in force already.
     pub fn orders<'a>(&'a self, plan: &'a Plan, holds: bool) -> (Vec<ListenerOrder>, Vec<BorrowedFd<'a>>) {
         let (mut orders, mut descriptors) = (Vec::new(), Vec::new());
         for place in &plan.wanted {
-            let (listening, tls, send) = match place {
-                Place::Fresh(fresh) => (fresh, fresh.tls, true),
-                Place::Kept { id, tls } => match self.listeners.iter().find(|held| held.id == *id) {
-                    Some(held) => (held, *tls, !holds),
-                    None => continue,
-                },
+            let (listening, tls, proxy_protocol, send) = match place {
+                Place::Fresh(fresh) => (fresh, fresh.tls, fresh.proxy_protocol, true),
+                Place::Kept { id, tls, proxy_protocol } => {
+                    match self.listeners.iter().find(|held| held.id == *id) {
+                        Some(held) => (held, *tls, *proxy_protocol, !holds),
+                        None => continue,
+                    }
+                }
             };
             let sockets = if send { listening.sockets.len() } else { 0 };
             orders.push(ListenerOrder {
@@ -149,6 +171,7 @@ impl Sockets {
                 configured: listening.configured,
                 address: listening.address,
                 tls,
+                proxy_protocol,
                 sockets,
             });
             if send {
@@ -165,6 +188,7 @@ impl Sockets {
             configured: held.configured,
             address: held.address,
             tls: held.tls,
+            proxy_protocol: held.proxy_protocol,
             sockets: held.sockets.len(),
         });
         let sockets = self.listeners.iter().flat_map(|held| &held.sockets);
@@ -177,9 +201,9 @@ impl Sockets {
         for place in plan.wanted {
             match place {
                 Place::Fresh(fresh) => self.listeners.push(fresh),
-                Place::Kept { id, tls } => {
+                Place::Kept { id, tls, proxy_protocol } => {
                     if let Some(at) = before.iter().position(|held| held.id == id) {
-                        self.listeners.push(Listening { tls, ..before.swap_remove(at) });
+                        self.listeners.push(Listening { tls, proxy_protocol, ..before.swap_remove(at) });
                     }
                 }
             }
@@ -201,9 +225,8 @@ impl Sockets {
     /// A change that had released sockets was not made after all: they are opened again.
     pub fn restore(&mut self, threads: usize) {
         for held in self.listeners.iter_mut().filter(|held| held.sockets.is_empty()) {
-            let only_v6 = held.configured.is_ipv6() && held.address.ip() == Ipv6Addr::UNSPECIFIED;
             for _ in 0..threads.max(1) {
-                match open(held.address, only_v6, true) {
+                match open(held.address, held.only_v6.unwrap_or(false), true) {
                     Ok(socket) => held.sockets.push(socket),
                     Err(error) => {
                         tracing::error!(address = %held.address, %error, "a listener could not be opened again");
@@ -242,15 +265,7 @@ impl Sockets {
 }
 
 /// One socket per thread on the same address; the kernel spreads connections over them.
-fn bind(
-    configured: SocketAddr,
-    all: &[WantedListener],
-    threads: usize,
-    ours: bool,
-) -> io::Result<Vec<TcpListener>> {
-    // `[::]` takes IPv4 too, unless somebody else on the list wants that port on IPv4.
-    let only_v6 =
-        all.iter().any(|other| other.address.is_ipv4() && other.address.port() == configured.port());
+fn bind(configured: SocketAddr, only_v6: bool, threads: usize, ours: bool) -> io::Result<Vec<TcpListener>> {
     if configured.port() != 0 && !ours {
         // Sockets that share a port do not refuse each other: only a plain one finds out whether the port is taken.
         drop(open(configured, only_v6, false)?);
@@ -262,6 +277,23 @@ fn bind(
         sockets.push(open(address, only_v6, true)?);
     }
     Ok(sockets)
+}
+
+/// `[::]` takes IPv4 too, unless all of IPv4 is somebody else's on the list. A single IPv4 address can be beside it: the
+/// system prefers the socket that says more.
+fn leave_ipv4(address: SocketAddr, all: &[WantedListener]) -> bool {
+    let all_of_ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+    address.ip() == Ipv6Addr::UNSPECIFIED
+        && address.port() != 0
+        && all.iter().any(|other| other.address == all_of_ipv4)
+}
+
+/// Whether a socket on `[::]` leaves IPv4 to others; `None` for another address, and for a socket that was not opened here,
+/// which cannot be opened anew beside itself.
+fn leaves_ipv4(socket: &TcpListener) -> Option<bool> {
+    let any = socket.local_addr().ok()?.ip() == Ipv6Addr::UNSPECIFIED;
+    let socket = SockRef::from(socket);
+    (any && socket.reuse_port().ok()?).then(|| socket.only_v6().ok()).flatten()
 }
 
 fn open(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<TcpListener> {
@@ -318,7 +350,7 @@ mod tests {
     fn wanted(addresses: &[(&str, bool)]) -> Vec<WantedListener> {
         let listener = |(address, tls): &(&str, bool)| {
             let address = address.parse().unwrap();
-            WantedListener { address, tls: *tls, location: None }
+            WantedListener { address, tls: *tls, proxy_protocol: false, location: None }
         };
         addresses.iter().map(listener).collect()
     }
@@ -344,6 +376,38 @@ mod tests {
         assert!(std::net::TcpStream::connect(second[1].address).is_ok());
         let (third, _) = put(&mut sockets, &[("127.0.0.1:0", false)]);
         assert_eq!((third[0].id, third[0].tls), (second[0].id, false), "TLS can change on the same sockets");
+    }
+
+    #[test]
+    fn who_takes_ipv4_follows_the_list_on_the_same_port() {
+        let mut sockets = Sockets::default();
+        let (first, _) = put(&mut sockets, &[("[::]:0", false)]);
+        let port = first[0].address.port();
+        let (six, four) = (format!("[::]:{port}"), format!("0.0.0.0:{port}"));
+        let one = format!("127.0.0.1:{port}");
+        drop(sockets);
+        let mut sockets = Sockets::default();
+        let mut number = 0;
+        for (addresses, only_v6, opened_anew) in [
+            (vec![&six], Some(false), true),
+            (vec![&six, &one], Some(false), false),
+            (vec![&six, &four], Some(true), true),
+            (vec![&six, &four], Some(true), false),
+            (vec![&six], Some(false), true),
+        ] {
+            let wanted: Vec<_> = addresses.iter().map(|address| (address.as_str(), false)).collect();
+            let (orders, _) = put(&mut sockets, &wanted);
+            let held = sockets.in_force().iter().find(|held| held.address.is_ipv6()).unwrap();
+            assert_eq!((held.only_v6, held.sockets.len()), (only_v6, 2), "{addresses:?}");
+            assert_eq!(orders[0].id != number, opened_anew, "{addresses:?}");
+            number = orders[0].id;
+            assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(), "{addresses:?}");
+        }
+        // Opened again after a change that was not made, they are as they were.
+        let plan = sockets.plan(&[], 2).unwrap();
+        sockets.release(&plan);
+        sockets.restore(2);
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     }
 
     #[test]

@@ -17,7 +17,9 @@ use super::parse::{self, Framing, HeadEnd, HeadLimits, ParsedResponse};
 use crate::io::{BODY_READ, HEAD_READ, Idle, Io, ReadBuffer, Timer, WriteBuffer};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 use crate::pipeline::Inform;
+use crate::proxy_protocol::Ends;
 use crate::splice::{self, Pipe};
+use crate::upstream::room::Permit;
 
 /// Limits on what an origin may send as a head; generous, because the origin is the operator's own.
 const RESPONSE_LIMITS: HeadLimits = HeadLimits { bytes: 128 * 1024, fields: 256, target: 0 };
@@ -37,6 +39,10 @@ pub struct OriginConnection {
     pub used: u64,
     /// Since when it is idle.
     pub idle_since: Instant,
+    /// Counts it among its origin's connections.
+    pub permit: Option<Permit>,
+    /// What its PROXY header told the origin.
+    pub introduced: Option<Box<Ends>>,
 }
 
 impl OriginConnection {
@@ -49,6 +55,8 @@ impl OriginConnection {
             idle: Idle::default(),
             used: 0,
             idle_since: Instant::now(),
+            permit: None,
+            introduced: None,
         }
     }
 

@@ -1,9 +1,9 @@
 //! The HTTP/2 client side: origin connections that many requests of one edge thread share.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::io::{Idle, Io};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 use crate::pipeline::Inform;
 use crate::telemetry::metrics::Shard;
+use crate::upstream::room::{OpeningGuard, Permit, Room};
 
 /// Bytes an origin may send on one stream before they are read.
 const STREAM_WINDOW: u32 = 512 * 1024;
@@ -30,6 +31,8 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 /// Streams opened on one connection at most, whatever the origin allows.
 const MAX_STREAMS: usize = 256;
+/// Streams until the origin has said how many it allows.
+const UNSETTLED_STREAMS: usize = 1;
 /// Bytes of an origin's response head.
 const MAX_HEAD: u32 = 128 * 1024;
 
@@ -46,22 +49,63 @@ struct State {
     idle_since: Cell<Instant>,
     /// Responses begun since the connection's task ran last.
     answers: Cell<u32>,
+    /// Where requests wait for one of its streams.
+    room: Option<Rc<Room>>,
+    me: OnceCell<Weak<SharedConnection>>,
+    /// Held while others wait to know how many streams there may be.
+    opening: Cell<Option<OpeningGuard>>,
+    /// Whether that is known.
+    settled: Cell<bool>,
 }
 
-/// Counts a stream for as long as it lives.
-struct StreamGuard(Rc<State>);
+impl State {
+    /// Tells those who wait, once the origin's settings have come.
+    fn look_for_settings(&self) {
+        if !self.settled.get()
+            && let Some(me) = self.me.get().and_then(Weak::upgrade)
+            && me.send.current_max_send_streams() != UNSETTLED_STREAMS
+        {
+            self.settle(&me);
+        }
+    }
+
+    fn settle(&self, me: &Rc<SharedConnection>) {
+        self.settled.set(true);
+        if let Some(room) = &self.room {
+            room.offer_streams(me);
+        }
+        drop(self.opening.take());
+    }
+}
+
+/// Counts a stream from its reservation to its end.
+pub struct StreamGuard(Rc<State>);
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
-        self.0.idle_since.set(Instant::now());
+        let state = &self.0;
+        state.open.set(state.open.get().saturating_sub(1));
+        state.idle_since.set(Instant::now());
+        if let Some(room) = state.room.as_ref().filter(|room| room.is_awaited())
+            && let Some(me) = state.me.get().and_then(Weak::upgrade)
+        {
+            room.offer_streams(&me);
+        }
     }
 }
 
 impl SharedConnection {
-    /// Opens a connection and leaves its frames to a task of its own. Fails when the origin does not speak HTTP/2.
-    /// `shard` counts it when it is closed because of a flood.
-    pub async fn open(io: Io, shard: Option<Arc<Shard>>) -> Result<Rc<Self>, ExchangeErrorKind> {
+    /// Opens a connection and leaves its frames to a task of its own, which holds the permit as long as it is open. Fails when
+    /// the origin does not speak HTTP/2. `shard` counts it when it is closed because of a flood.
+    ///
+    /// Until the origin has said how many streams it allows there is one, for whom the connection is opened; the guard, which is
+    /// taken on success, is dropped then.
+    pub async fn open(
+        io: Io,
+        permit: Option<Permit>,
+        opening: &mut Option<OpeningGuard>,
+        shard: Option<Arc<Shard>>,
+    ) -> Result<Rc<Self>, ExchangeErrorKind> {
         let io = Coalesce::new(io, Peer::Origin, MAX_STREAMS as u32);
         let mut builder = h2::client::Builder::new();
         builder
@@ -69,6 +113,7 @@ impl SharedConnection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEAD)
+            .initial_max_send_streams(UNSETTLED_STREAMS)
             .enable_push(false);
         let (send, connection) =
             builder.handshake::<_, Bytes>(io.clone()).await.map_err(|_| ExchangeErrorKind::Closed)?;
@@ -77,6 +122,10 @@ impl SharedConnection {
             open: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             answers: Cell::new(0),
+            room: permit.as_ref().map(|permit| permit.room().clone()),
+            me: OnceCell::new(),
+            opening: Cell::new(opening.take()),
+            settled: Cell::new(false),
         });
         let task_state = state.clone();
         tokio::task::spawn_local(async move {
@@ -87,6 +136,7 @@ impl SharedConnection {
                 }
                 loop {
                     let outcome = Pin::new(&mut connection).poll(cx);
+                    task_state.look_for_settings();
                     match io.poll_drain(cx) {
                         Poll::Ready(Ok(true)) => continue,
                         Poll::Ready(Err(_)) => return Poll::Ready(()),
@@ -102,8 +152,11 @@ impl SharedConnection {
                     shard.origin_flooded(flood);
                 }
             }
+            drop((task_state.opening.take(), permit));
         });
-        Ok(Rc::new(Self { send, state }))
+        let shared = Rc::new(Self { send, state });
+        shared.state.me.get_or_init(|| Rc::downgrade(&shared));
+        Ok(shared)
     }
 
     /// Whether it can take no more requests.
@@ -111,9 +164,19 @@ impl SharedConnection {
         self.state.closed.get()
     }
 
-    /// Whether one more stream fits now.
-    pub fn has_room(&self) -> bool {
-        self.state.open.get() < self.send.current_max_send_streams().min(MAX_STREAMS)
+    /// Room for one more stream, if there is any.
+    pub fn reserve(&self) -> Option<StreamGuard> {
+        let open = self.state.open.get();
+        let fits = !self.is_closed() && open < self.send.current_max_send_streams().min(MAX_STREAMS);
+        fits.then(|| {
+            self.state.open.set(open + 1);
+            StreamGuard(self.state.clone())
+        })
+    }
+
+    /// Whether no stream is open on it.
+    pub fn is_unused(&self) -> bool {
+        self.state.open.get() == 0
     }
 
     /// Whether nothing has happened on it for `limit`.
@@ -124,6 +187,7 @@ impl SharedConnection {
     /// Sends a request and waits for the response head; the response's body carries the rest of the exchange.
     pub async fn exchange(
         &self,
+        guard: StreamGuard,
         request: http::Request<()>,
         body: Body,
         limits: ExchangeLimits,
@@ -143,14 +207,18 @@ impl SharedConnection {
             Ok(opened) => opened,
             Err(_) => return Err(unsent(ExchangeErrorKind::Closed, body)),
         };
-        self.state.open.set(self.state.open.get() + 1);
-        let guard = StreamGuard(self.state.clone());
         let mut upload =
             Upload { body, send: (!ends_here).then(|| SendBody::new(stream, length, None)), touched: false };
         let mut wait = ResponseWait { response, idle: Idle::default(), last_sent: 0, answered: false };
         match poll_fn(|cx| wait.poll(cx, &mut upload, &limits, inform)).await {
             Ok(response) => {
                 self.state.answers.set(self.state.answers.get() + 1);
+                // An origin that allows just as many as are assumed says so no other way.
+                if !self.state.settled.get()
+                    && let Some(me) = self.state.me.get().and_then(Weak::upgrade)
+                {
+                    self.state.settle(&me);
+                }
                 let (parts, receive) = response.into_parts();
                 let ends = receive.is_end_stream();
                 let Some((head, length)) = convert::response_head(parts, to_head, ends) else {

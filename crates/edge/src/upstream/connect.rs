@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use smallvec::SmallVec;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
@@ -82,6 +83,18 @@ pub fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
     }
 }
 
+/// Begins each family with another of its addresses, so that connections spread over them; families keep their places.
+pub fn rotate(addresses: &mut [SocketAddr], by: usize) {
+    for v6 in [true, false] {
+        let mut members: SmallVec<[SocketAddr; 4]> =
+            addresses.iter().copied().filter(|address| address.is_ipv6() == v6).collect();
+        let by = by.checked_rem(members.len()).unwrap_or(0);
+        members.rotate_left(by);
+        let places = addresses.iter_mut().filter(|address| address.is_ipv6() == v6);
+        places.zip(members).for_each(|(place, address)| *place = address);
+    }
+}
+
 /// Connects to the first of the addresses that answers, with `TCP_NODELAY` set.
 ///
 /// They are tried in the order given. A failed attempt starts the next at once, a slow one after `ATTEMPT_DELAY` and
@@ -142,6 +155,26 @@ mod tests {
         }
         let many: Vec<IpAddr> = (0..100u32).map(|i| IpAddr::V4(i.into())).collect();
         assert_eq!(interleave(&many), many[..MAX_ADDRESSES]);
+    }
+
+    #[test]
+    fn each_family_begins_with_another_address_and_keeps_its_places() {
+        let parse =
+            |list: &[&str]| -> Vec<SocketAddr> { list.iter().map(|text| text.parse().unwrap()).collect() };
+        let (a, b, c) = ("[::1]:1", "[::2]:1", "[::3]:1");
+        let (x, y) = ("10.0.0.1:1", "10.0.0.2:1");
+        for (by, expected) in [
+            (0, [a, x, b, y, c]),
+            (1, [b, y, c, x, a]),
+            (2, [c, x, a, y, b]),
+            (5, [c, y, a, x, b]),
+            (usize::MAX, [a, y, b, x, c]),
+        ] {
+            let mut addresses = parse(&[a, x, b, y, c]);
+            rotate(&mut addresses, by);
+            assert_eq!(addresses, parse(&expected), "by {by}");
+        }
+        rotate(&mut [], 1);
     }
 
     /// An address on which nobody listens: bound, never listening, so nobody else gets the port meanwhile.

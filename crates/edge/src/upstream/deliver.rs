@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use base::address::canonical;
 use base::event::Protocol;
 use base64::Engine as _;
 use http::Method;
@@ -15,9 +16,10 @@ use super::balance::{self, Tried};
 use super::health::{FailureKind, InFlight, Outcome};
 use super::pool;
 use super::transport::{self, Transport, Wants};
+use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::forwarded::cloudflare::DEFAULT_PLACE;
-use crate::forwarded::{self, Visit};
+use crate::forwarded::{self, Source, Visit};
 use crate::generation::{OriginRuntime, SiteRuntime};
 use crate::h1::client::{ExchangeError, ExchangeErrorKind, ExchangeLimits, Outgoing};
 use crate::h1::encode::{self, BodyFraming, SendBody};
@@ -26,6 +28,7 @@ use crate::h1::syntax;
 use crate::hop::ConnectionFields;
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
 use crate::pipeline::Inform;
+use crate::proxy_protocol::Ends;
 use crate::telemetry::metrics::{OriginResult, Retry};
 use crate::trail::Trail;
 use crate::worker::Worker;
@@ -47,6 +50,8 @@ pub struct Delivery<'a> {
     pub worker: &'a Rc<Worker>,
     /// Pseudonym for `Via` and `CDN-Loop`.
     pub via: &'a str,
+    /// The connection it came on.
+    pub connection: &'a Connection,
     /// A golden request: where it goes instead of to the origin. Health, budget and counters hear nothing of it.
     pub rehearsal: Option<SocketAddr>,
 }
@@ -88,7 +93,7 @@ pub async fn deliver(
     if delivery.rehearsal.is_none() {
         site.budget.deposit(trail.started());
     }
-    let (mut retries, mut stale, mut tried) = (0, 0, Tried::default());
+    let (mut retries, mut stale, mut tried, mut full) = (0, 0, Tried::default(), Tried::default());
     let mut chosen = choose(&delivery, tried, trail.started()).ok_or(Failure::Internal)?;
     loop {
         let origin = site.origins.get(chosen.origin()).ok_or(Failure::Internal)?;
@@ -98,9 +103,12 @@ pub async fn deliver(
             event.attempts = event.attempts.saturating_add(1);
         });
         let only_fresh = stale == MAX_STALE;
+        // Where another origin may have room, it is asked before anybody waits.
+        let patience = site.origins.len() == 1 || full.contains(origin.index);
         let thread = delivery.worker.thread();
         let body = std::mem::take(&mut delivery.body);
-        let attempt = match attempt(&delivery, origin, &fields, body, only_fresh, trail, inform).await {
+        let urge = Urge { only_fresh, patience };
+        let attempt = match attempt(&delivery, origin, &fields, body, urge, trail, inform).await {
             Ok(answer) if delivery.rehearsal.is_some() => return Ok(answer),
             Ok(answer) => {
                 let result = if answer.head.status >= 500 {
@@ -124,6 +132,13 @@ pub async fn deliver(
         }
         let Some(body) = attempt.again else { return Err(attempt.failure) };
         delivery.body = body;
+        if attempt.failure == Failure::OriginBusy {
+            full.insert(origin.index);
+            trail.note(|event| event.attempts = event.attempts.saturating_sub(1));
+            drop(chosen);
+            chosen = choose(&delivery, tried, Instant::now()).ok_or(attempt.failure)?;
+            continue;
+        }
         if attempt.stale && stale < MAX_STALE {
             stale += 1;
             continue;
@@ -154,23 +169,36 @@ fn choose(delivery: &Delivery<'_>, tried: Tried, now: Instant) -> Option<InFligh
     delivery.worker.with_random(|random| balance::choose(&site.health, &site.weights, tried, random, now))
 }
 
+/// What is special about an attempt.
+#[derive(Clone, Copy)]
+struct Urge {
+    /// Pooled connections have been stale too often.
+    only_fresh: bool,
+    /// It may wait for a connection.
+    patience: bool,
+}
+
 /// One attempt at one origin.
 async fn attempt(
     delivery: &Delivery<'_>,
     origin: &OriginRuntime,
     fields: &ConnectionFields<'_>,
     body: Body,
-    only_fresh: bool,
+    urge: Urge,
     trail: &Trail,
     inform: &mut dyn Inform,
 ) -> Result<Answer, Attempt> {
     let grpc = delivery.head.is_grpc();
     // Without TLS nobody says whether the origin speaks HTTP/2, but gRPC exists over nothing else.
     let guessed = grpc && origin.origin.http == OriginHttp::Auto && origin.tls.is_none();
+    // Hardly any origin wants it, so it takes no room in the futures of the others.
+    let ends = origin.origin.proxy_protocol.map(|_| Box::new(ends(delivery)));
     let wants = Wants {
         http1: delivery.tunnel || origin.origin.http == OriginHttp::Http1,
         http2: origin.origin.http == OriginHttp::Http2 || guessed,
-        fresh: only_fresh,
+        fresh: urge.only_fresh,
+        patience: urge.patience,
+        ends: ends.as_deref(),
     };
     let connected = match delivery.rehearsal {
         Some(golden) => Box::pin(transport::rehearse(golden)).await,
@@ -178,16 +206,7 @@ async fn attempt(
     };
     let transport = match connected {
         Ok(transport) => transport,
-        // Nothing was sent: safe to try elsewhere whatever the method.
-        Err(failure) => {
-            let kind = Some(match failure {
-                Failure::OriginName => FailureKind::Resolve,
-                Failure::OriginTls | Failure::OriginCertificate => FailureKind::Tls,
-                Failure::OriginConnectTimeout => FailureKind::Timeout,
-                _ => FailureKind::Connect,
-            });
-            return Err(Attempt { failure, again: Some(body), stale: false, kind });
-        }
+        Err(failure) => return Err(unconnected(failure, body, urge)),
     };
     let (timeouts, tunnel) = (origin.origin.timeouts, delivery.site.site.limits.tunnel);
     // How soon the golden origin answers tells about this machine at this moment, not about the generation.
@@ -218,11 +237,13 @@ async fn attempt(
             delivery.worker.return_scratch(wire);
             (exchange.await, reused, Protocol::Http11)
         }
-        Transport::Http2(connection, reused) => {
+        Transport::Http2(connection, stream, reused) => {
             match http2_request(delivery, origin, fields, body.length(), trail) {
-                Some(request) => {
-                    (connection.exchange(request, body, limits, inform).await, reused, Protocol::Http2)
-                }
+                Some(request) => (
+                    connection.exchange(stream, request, body, limits, inform).await,
+                    reused,
+                    Protocol::Http2,
+                ),
                 None => {
                     let failure = Failure::Refused(Refusal { status: 400, reason: "bad_target" });
                     return Err(Attempt { failure, again: None, stale: false, kind: None });
@@ -257,6 +278,30 @@ async fn begins_badly(delivery: &Delivery<'_>, head: &ResponseHead, body: &mut B
         Poll::Ready(Err(_)) => broken(Failure::OriginBadResponse, FailureKind::Protocol),
         _ => None,
     }
+}
+
+/// There was no connection. Nothing was sent: safe to try elsewhere whatever the method.
+fn unconnected(failure: Failure, body: Body, urge: Urge) -> Attempt {
+    let kind = match failure {
+        // It has not been asked, so nothing speaks against it; who has waited has waited enough.
+        Failure::OriginBusy => {
+            let again = (!urge.patience).then_some(body);
+            return Attempt { failure, again, stale: false, kind: None };
+        }
+        Failure::OriginName => FailureKind::Resolve,
+        Failure::OriginTls | Failure::OriginCertificate => FailureKind::Tls,
+        Failure::OriginConnectTimeout => FailureKind::Timeout,
+        _ => FailureKind::Connect,
+    };
+    Attempt { failure, again: Some(body), stale: false, kind: Some(kind) }
+}
+
+/// The visitor's connection, for a PROXY header. Behind a proxy that speaks HTTP nobody knows the visitor's port: it is 0.
+fn ends(delivery: &Delivery<'_>) -> Ends {
+    let Delivery { connection, visit, .. } = delivery;
+    let port = if visit.client.source == Source::Peer { connection.peer.port() } else { 0 };
+    let local = SocketAddr::new(canonical(connection.local.ip()), connection.local.port());
+    Ends { source: SocketAddr::new(visit.client.address, port), destination: local }
 }
 
 /// Where the connection goes once it is idle.

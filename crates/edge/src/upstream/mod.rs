@@ -7,4 +7,5 @@ pub mod deliver;
 pub mod health;
 pub mod pool;
 pub mod resolve;
+pub mod room;
 pub mod transport;

@@ -37,14 +37,14 @@ pub(super) async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Comman
     let mut listeners: HashMap<u64, Listener> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen { id, configured, socket, tls, rehearsal } => {
+            Command::Listen { id, configured, socket, begins, rehearsal } => {
                 let fresh = || Listener::new(configured, rehearsal, &worker);
                 let listener = listeners.entry(id).or_insert_with(fresh);
-                listener.state.tls.set(tls);
+                listener.state.begin(begins);
                 listener.accept(socket, &worker);
             }
-            Command::SetTls { id, tls } => {
-                listeners.get(&id).into_iter().for_each(|listener| listener.state.tls.set(tls));
+            Command::Begin { id, begins } => {
+                listeners.get(&id).into_iter().for_each(|listener| listener.state.begin(begins));
             }
             Command::Pause { id, done } => {
                 if let Some(listener) = listeners.get_mut(&id) {
@@ -115,6 +115,7 @@ impl Listener {
             configured,
             bound: Cell::new(None),
             tls: Cell::new(false),
+            proxy_protocol: Cell::new(false),
             rehearsal,
             removed: Cell::new(None),
             process: worker.ending.clone(),

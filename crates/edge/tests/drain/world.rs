@@ -176,7 +176,13 @@ impl World {
 
     /// The listener with copies of its sockets, as they come from the supervisor.
     pub fn listener(&self) -> ListenerSet {
-        let listener = BoundListener { id: 7, configured: self.address, address: self.address, tls: false };
+        let listener = BoundListener {
+            id: 7,
+            configured: self.address,
+            address: self.address,
+            tls: false,
+            proxy_protocol: false,
+        };
         let sockets = self.sockets.iter().map(|socket| socket.try_clone().unwrap()).collect();
         ListenerSet { listener, sockets }
     }

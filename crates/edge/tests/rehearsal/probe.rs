@@ -13,6 +13,7 @@ pub fn orders(stage: &Stage) -> Vec<ListenerOrder> {
         configured: listener.configured,
         address: listener.address,
         tls: listener.tls,
+        proxy_protocol: listener.proxy_protocol,
         sockets: 2,
     };
     stage.open().into_iter().map(order).collect()
@@ -48,7 +49,8 @@ fn somebody_else_who_accepts_and_closes_is_not_either() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
     std::thread::spawn(move || other.incoming().for_each(drop));
-    let order = |tls| ListenerOrder { id: 0, configured: address, address, tls, sockets: 0 };
+    let order =
+        |tls| ListenerOrder { id: 0, configured: address, address, tls, proxy_protocol: false, sockets: 0 };
     for tls in [false, true] {
         let failures = probe(&[order(tls)], &stage.edge.current(), "");
         assert!(!failures.is_empty() && failures[0].starts_with(&address.to_string()), "{failures:?}");

@@ -121,7 +121,8 @@ impl Stage {
                 let socket = TcpListener::bind(wanted.address).unwrap();
                 socket.set_nonblocking(true).unwrap();
                 let (configured, address) = (wanted.address, socket.local_addr().unwrap());
-                let listener = BoundListener { id, configured, address, tls: wanted.tls };
+                let listener =
+                    BoundListener { id, configured, address, tls: wanted.tls, proxy_protocol: false };
                 ListenerSet { listener, sockets: vec![socket] }
             })
             .collect();

@@ -23,6 +23,8 @@ pub fn defaults(listeners: &[(SocketAddr, bool)]) -> Snapshot {
     let listener = |(index, (address, tls)): (usize, &(SocketAddr, bool))| Listener {
         address: *address,
         tls: *tls,
+        // Nobody is trusted, so nobody would be read a header from.
+        proxy_protocol: false,
         place: format!("listen[{index}].address"),
     };
     Snapshot {

@@ -12,7 +12,7 @@ use crate::generation::Listener;
 const TLS_PORTS: [u16; 2] = [443, 8443];
 
 impl Judge<'_> {
-    pub(super) fn listeners(&mut self, listen: &[desired::Listen]) -> Vec<Listener> {
+    pub(super) fn listeners(&mut self, listen: &[desired::Listen], trust: &desired::Trust) -> Vec<Listener> {
         if listen.is_empty() {
             self.review.error(
                 "listen",
@@ -39,7 +39,15 @@ impl Judge<'_> {
                 continue;
             }
             let tls = listener.tls.unwrap_or_else(|| TLS_PORTS.contains(&address.port()));
-            listeners.push(Listener { address, tls, place });
+            if listener.proxy_protocol && trust.proxies.is_empty() {
+                self.review.error(
+                    &format!("listen[{index}].proxy_protocol"),
+                    "proxy-protocol-from-nobody",
+                    "nobody's PROXY header is believed, because `trust.proxies` is empty",
+                    "name the proxies in front: [trust] proxies = [\"192.0.2.1\"], or remove this line",
+                );
+            }
+            listeners.push(Listener { address, tls, proxy_protocol: listener.proxy_protocol, place });
         }
         listeners
     }

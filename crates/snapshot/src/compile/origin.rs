@@ -10,6 +10,7 @@ use crate::desired;
 use crate::diagnostic::quote;
 use crate::generation::{
     HostHeader, HostTable, Listener, Origin, OriginHost, OriginHttp, OriginTimeouts, OriginTls, OriginVerify,
+    ProxyProtocol,
 };
 
 /// An origin's URL, taken apart.
@@ -85,20 +86,21 @@ impl Judge<'_> {
         self.loops(&url, &url_place, listeners, hosts);
         let host_header = self.host_header(&origin.host, &format!("{place}.host"));
         let tls = self.origin_tls(origin, &url, &format!("{place}.tls"));
+        let (http, proxy_protocol) = self.origin_protocol(origin, place);
         Some(Origin {
             label: url.label().into(),
             port: url.port,
             weight: origin.weight,
             host_header,
             tls,
-            http: match origin.http {
-                desired::OriginHttp::Auto => OriginHttp::Auto,
-                desired::OriginHttp::Http1 => OriginHttp::Http1,
-                desired::OriginHttp::Http2 => OriginHttp::Http2,
-            },
+            http,
             max_idle: origin.max_idle,
+            max_connections: origin.max_connections,
+            queue: origin.queue,
+            proxy_protocol,
             timeouts: OriginTimeouts {
                 connect: origin.timeouts.connect.into(),
+                queue: origin.timeouts.queue.into(),
                 response: origin.timeouts.response.into(),
                 idle: origin.timeouts.idle.into(),
                 keep_alive: origin.timeouts.keep_alive.into(),
@@ -109,6 +111,34 @@ impl Judge<'_> {
                 Host::Address(address) => OriginHost::Address(address),
             },
         })
+    }
+
+    /// HTTP version and PROXY header, which must fit each other: a header tells one visitor, and over HTTP/2 a connection
+    /// has the requests of many.
+    fn origin_protocol(
+        &mut self,
+        origin: &desired::Origin,
+        place: &str,
+    ) -> (OriginHttp, Option<ProxyProtocol>) {
+        let proxy_protocol = origin.proxy_protocol.map(|version| match version {
+            desired::ProxyProtocol::V1 => ProxyProtocol::V1,
+            desired::ProxyProtocol::V2 => ProxyProtocol::V2,
+        });
+        let http = match (origin.http, proxy_protocol) {
+            (desired::OriginHttp::Auto, None) => OriginHttp::Auto,
+            (desired::OriginHttp::Http1, _) | (desired::OriginHttp::Auto, Some(_)) => OriginHttp::Http1,
+            (desired::OriginHttp::Http2, None) => OriginHttp::Http2,
+            (desired::OriginHttp::Http2, Some(_)) => {
+                self.review.error(
+                    &format!("{place}.proxy_protocol"),
+                    "conflicting-options",
+                    "a PROXY header names one visitor, and a connection with HTTP/2 carries the requests of many",
+                    "remove `http = \"2\"`, or `proxy_protocol`: `Forwarded` tells the origin who the visitor is, too",
+                );
+                OriginHttp::Http2
+            }
+        };
+        (http, proxy_protocol)
     }
 
     /// Notices requests that would come back to this very Rempart.

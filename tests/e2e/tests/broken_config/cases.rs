@@ -184,6 +184,19 @@ fn meaning(rempart: &Rempart, taken: SocketAddr) -> Vec<Broken> {
         append("a host with a scheme", site("other", "https://other.test") + origin, &["other.test"]),
         append("a host with a port", site("other", "other.test:443") + origin, &["other.test:443"]),
         append("a star inside a host", site("other", "www.*.test") + origin, &["www.*.test"]),
+        append(
+            "a PROXY header and HTTP/2",
+            "http = \"2\"\nproxy_protocol = \"v1\"",
+            &["proxy header", "http/2"],
+        ),
+        append("a PROXY header of no known version", "proxy_protocol = \"v3\"", &["v3"]),
+        append("no connections at all", "max_connections = 0", &["max_connections", "out of bounds"]),
+        edit(
+            "PROXY headers from nobody",
+            "tls = true",
+            "tls = true\nproxy_protocol = true",
+            &["trust.proxies"],
+        ),
         append("TLS settings for an http origin", "[site.origin.tls]\nverify = true", &["tls", "https"]),
         edit(
             "metrics for everybody",

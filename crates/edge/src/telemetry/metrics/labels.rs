@@ -175,6 +175,20 @@ label_values! {
     }
 }
 
+label_values! {
+    /// How a request's wait for a connection to an origin ended.
+    Wait {
+        /// It got one.
+        Served = "served",
+        /// It did not even begin: as many as may wait did.
+        Full = "full",
+        /// Its time was over.
+        Late = "late",
+        /// Its client went away.
+        Left = "left",
+    }
+}
+
 /// Failures (fault and reason) told apart at most; the last place is shared by all further ones.
 pub(super) const MAX_FAILURES: usize = 64;
 

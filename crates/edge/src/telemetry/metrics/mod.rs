@@ -16,9 +16,9 @@ use base::id::ContentHash;
 use base::time::Timestamp;
 
 use self::labels::{Failures, PROTOCOLS, protocol_slot};
-pub use self::labels::{Flood, Handshake, OriginConnection, OriginResult, Retry};
+pub use self::labels::{Flood, Handshake, OriginConnection, OriginResult, Retry, Wait};
 use self::site::{Counters, SiteCore};
-pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics};
+pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics, Waiting};
 use super::access_log::LogCounts;
 
 /// Sites with a label of their own; those beyond it share the label `other`. Sites of older generations make room.
@@ -234,6 +234,7 @@ pub struct Shard {
     failures: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
+    introductions_failed: AtomicU64,
 }
 
 impl Shard {
@@ -248,6 +249,7 @@ impl Shard {
             failures: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            introductions_failed: AtomicU64::new(0),
         }
     }
 
@@ -266,6 +268,11 @@ impl Shard {
     /// A client connection was closed again because the thread had as many as it may have.
     pub fn connection_refused(&self) {
         self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// A trusted proxy's connection was closed because it did not begin with a PROXY header as it should.
+    pub fn introduction_failed(&self) {
+        self.introductions_failed.fetch_add(1, Relaxed);
     }
 
     /// A request has ended; `failed` as in `Pulse::failures`.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use api::process::Supervision;
 
 use super::labels::{
-    Flood, Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS, Retry, status_label,
+    Flood, Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS, Retry, Wait, status_label,
 };
 use super::site::{BUCKET_LABELS, OriginCore, SiteCore, SiteTotals};
 use super::{Metrics, Shard, connection_slot, lock, process};
@@ -33,6 +33,7 @@ pub(super) fn render(metrics: &Metrics) -> String {
     requests(&mut out, &sites);
     durations(&mut out, &sites);
     origins(&mut out, &sites);
+    waits(&mut out, &sites);
     connections(&mut out, metrics);
     access_log(&mut out, metrics);
     configuration(&mut out, metrics);
@@ -120,6 +121,20 @@ fn origins(out: &mut Exposition, sites: &[SiteView]) {
     }
 }
 
+fn waits(out: &mut Exposition, sites: &[SiteView]) {
+    let help = "Requests that had to wait for a connection to an origin, by how that ended.";
+    out.family("rempart_origin_waits_total", "counter", help);
+    for site in sites {
+        for wait in Wait::ALL {
+            out.sample(&[("site", &site.name), ("result", wait.name())], site.core.waits(*wait));
+        }
+    }
+    out.family("rempart_origin_waiting", "gauge", "Requests that wait for a connection to an origin now.");
+    for site in sites {
+        out.sample(&[("site", &site.name)], site.core.waiting());
+    }
+}
+
 fn connections(out: &mut Exposition, metrics: &Metrics) {
     out.family("rempart_client_connections", "gauge", "Client connections open now.");
     out.sample(&[], metrics.open_connections());
@@ -128,6 +143,9 @@ fn connections(out: &mut Exposition, metrics: &Metrics) {
     let help = "Client connections closed at once because a thread had its fill.";
     out.family("rempart_connections_refused_total", "counter", help);
     out.sample(&[], sum(&|shard| shard.refused.load(Relaxed)));
+    let help = "Connections of trusted proxies closed because of a bad, missing or late PROXY header.";
+    out.family("rempart_proxy_headers_refused_total", "counter", help);
+    out.sample(&[], sum(&|shard| shard.introductions_failed.load(Relaxed)));
     out.family("rempart_connections_total", "counter", "Client connections whose protocol became known.");
     for protocol in PROTOCOLS {
         for (tls, name) in [(false, "false"), (true, "true")] {

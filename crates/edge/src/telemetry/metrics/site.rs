@@ -8,7 +8,7 @@ use base::event::{Fault, RequestEvent};
 
 use super::OTHER;
 use super::labels::{
-    Failures, INCOMPLETE, MAX_FAILURES, OriginConnection, OriginResult, PROTOCOLS, Retry, STATUS_SLOTS,
+    Failures, INCOMPLETE, MAX_FAILURES, OriginConnection, OriginResult, PROTOCOLS, Retry, STATUS_SLOTS, Wait,
     incomplete_slot, protocol_slot, status_slot,
 };
 
@@ -89,6 +89,8 @@ pub(super) struct SiteCore {
     // Rare enough that threads may share them.
     failures: Counters<MAX_FAILURES>,
     retries: Counters<{ Retry::ALL.len() }>,
+    waits: Counters<{ Wait::ALL.len() }>,
+    waiting: AtomicU64,
     incomplete: Counters<{ INCOMPLETE.len() }>,
     origins: Mutex<BTreeMap<Arc<str>, Arc<OriginCore>>>,
 }
@@ -135,6 +137,8 @@ impl SiteCore {
             shards: (0..shards).map(|_| SiteShard::new()).collect(),
             failures: Counters::new(),
             retries: Counters::new(),
+            waits: Counters::new(),
+            waiting: AtomicU64::new(0),
             incomplete: Counters::new(),
             origins: Mutex::default(),
         }
@@ -198,6 +202,14 @@ impl SiteCore {
         self.retries.get(retry.index())
     }
 
+    pub(super) fn waits(&self, wait: Wait) -> u64 {
+        self.waits.get(wait.index())
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.load(Relaxed)
+    }
+
     pub(super) fn incomplete(&self, slot: usize) -> u64 {
         self.incomplete.get(slot)
     }
@@ -219,6 +231,7 @@ impl SiteCore {
         }
         self.failures.absorb(&gone.failures);
         self.retries.absorb(&gone.retries);
+        self.waits.absorb(&gone.waits);
         self.incomplete.absorb(&gone.incomplete);
         let other = self.origin(&OTHER.into());
         gone.origins().iter().for_each(|origin| other.absorb(origin));
@@ -264,6 +277,28 @@ impl OriginCore {
             requests: count(&|_| true),
             failures: count(&OriginResult::is_failure),
         }
+    }
+}
+
+/// Keeps a request in the gauge of those that wait for a connection to an origin.
+#[derive(Debug)]
+#[must_use = "the request counts as one that left when this is dropped"]
+pub struct Waiting {
+    core: Arc<SiteCore>,
+    outcome: Wait,
+}
+
+impl Waiting {
+    /// How it ended.
+    pub fn ended(mut self, outcome: Wait) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.core.waiting.fetch_sub(1, Relaxed);
+        self.core.waits.add(self.outcome.index(), 1);
     }
 }
 
@@ -324,6 +359,12 @@ impl SiteMetrics {
     /// Counts a retry made, or one that the budget did not allow.
     pub fn retry(&self, retry: Retry) {
         self.core.retries.add(retry.index(), 1);
+    }
+
+    /// A request begins to wait for a connection to an origin; it does until the guard is dropped.
+    pub fn wait(&self) -> Waiting {
+        self.core.waiting.fetch_add(1, Relaxed);
+        Waiting { core: self.core.clone(), outcome: Wait::Left }
     }
 
     /// Requests of this site finished since the process started.

@@ -189,7 +189,7 @@ async fn an_edge_closes_after_a_validation_and_counts_no_failure() {
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
     let options = EdgeOptions { threads: 1, seed: 1, metrics: metrics.clone(), access_log };
-    let listener = BoundListener { id: 1, configured: address, address, tls: true };
+    let listener = BoundListener { id: 1, configured: address, address, tls: true, proxy_protocol: false };
     // An edge is driven by a thread of its own, never from inside a runtime.
     let edge = tokio::task::spawn_blocking(move || {
         let edge = Edge::start(options, first).unwrap();

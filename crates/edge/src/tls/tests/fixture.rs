@@ -69,7 +69,12 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
     let address = "127.0.0.1:0".parse().unwrap();
     Arc::new(Snapshot {
         id: ContentHash([0; 32]),
-        listeners: vec![Listener { address, tls: true, place: "listen[0]".to_owned() }],
+        listeners: vec![Listener {
+            address,
+            tls: true,
+            proxy_protocol: false,
+            place: "listen[0]".to_owned(),
+        }],
         metrics: None,
         sites: sites.into_iter().map(Arc::new).collect(),
         hosts,

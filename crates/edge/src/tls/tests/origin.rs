@@ -133,8 +133,12 @@ fn origin(server_name: &str, verify: OriginVerify) -> Arc<Origin> {
         tls: Some(OriginTls { server_name: server_name.into(), verify }),
         http: OriginHttp::Auto,
         max_idle: 1,
+        max_connections: None,
+        queue: 1,
+        proxy_protocol: None,
         timeouts: OriginTimeouts {
             connect: second,
+            queue: second,
             response: second,
             idle: second,
             keep_alive: second,
