@@ -14,6 +14,7 @@ use snapshot::generation::Drain;
 use tokio::sync::mpsc;
 
 use crate::generation::Generation;
+use crate::pressure;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, Pulse};
 use crate::tls::LoadError;
@@ -93,11 +94,13 @@ impl Edge {
             current: Arc::new(ArcSwap::new(first)),
             metrics: options.metrics,
             connections: 0.into(),
+            sources: Arc::default(),
             active: 0.into(),
             lookups: Arc::default(),
             ticks: (0..options.threads).map(|_| 0.into()).collect(),
             cut: 0.into(),
         });
+        pressure::watch(&shared).map_err(|error| thread_error(&error))?;
         let mut threads = Vec::with_capacity(options.threads);
         for index in 0..options.threads {
             let (commands, received) = mpsc::channel(COMMANDS);

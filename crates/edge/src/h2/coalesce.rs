@@ -23,6 +23,18 @@ pub struct Shared {
     /// Listens in on the client's first frames; `None` towards origins and once it has seen enough.
     preface: Option<Box<PrefaceReader>>,
     full: bool,
+    /// Bytes the kernel has taken.
+    taken: u64,
+}
+
+impl Shared {
+    /// Writes out what has gathered, and counts it.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.out.pending();
+        let outcome = self.out.poll_flush(cx, &mut self.io);
+        self.taken += before.saturating_sub(self.out.pending()) as u64;
+        outcome
+    }
 }
 
 /// The handle `h2` reads and writes through.
@@ -32,20 +44,31 @@ pub struct Coalesce(Rc<RefCell<Shared>>);
 impl Coalesce {
     /// Wraps a transport.
     pub fn new(io: Io, preface: Option<Box<PrefaceReader>>) -> Self {
-        Self(Rc::new(RefCell::new(Shared { io, out: WriteBuffer::default(), preface, full: false })))
+        Self(Rc::new(RefCell::new(Shared {
+            io,
+            out: WriteBuffer::default(),
+            preface,
+            full: false,
+            taken: 0,
+        })))
     }
 
     /// Writes out what has gathered. Answers true when `h2` had been told to wait and can go on.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let Shared { io, out, full, .. } = &mut *self.0.borrow_mut();
-        ready!(out.poll_flush(cx, io))?;
-        out.rest();
-        Poll::Ready(Ok(std::mem::take(full)))
+        let mut shared = self.0.borrow_mut();
+        ready!(shared.poll_flush(cx))?;
+        shared.out.rest();
+        Poll::Ready(Ok(std::mem::take(&mut shared.full)))
     }
 
     /// Bytes waiting for the peer to take them.
     pub fn pending(&self) -> usize {
         self.0.borrow().out.pending()
+    }
+
+    /// Bytes the peer's side has taken from the beginning.
+    pub fn taken(&self) -> u64 {
+        self.0.borrow().taken
     }
 
     /// Ends the connection so that the peer gets all that was written; at once when it does not take it.
@@ -77,12 +100,12 @@ impl AsyncRead for Coalesce {
 
 impl AsyncWrite for Coalesce {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let Shared { io, out, full, .. } = &mut *self.0.borrow_mut();
-        if out.pending() >= HIGH_WATER && out.poll_flush(cx, io)?.is_pending() {
-            *full = true;
+        let mut shared = self.0.borrow_mut();
+        if shared.out.pending() >= HIGH_WATER && shared.poll_flush(cx)?.is_pending() {
+            shared.full = true;
             return Poll::Pending;
         }
-        out.tail().extend_from_slice(buf);
+        shared.out.tail().extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }
 

@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base::event::Completion;
@@ -23,9 +23,11 @@ use super::coalesce::Coalesce;
 use super::convert;
 use super::preface::PrefaceReader;
 use crate::connection::{Connection, Cutoff, Ending};
-use crate::io::{Idle, Io, Linger, Timer};
+use crate::io::{Io, Linger, Timer};
 use crate::message::{Body, BodyError, BodyLength, ResponseHead};
+use crate::pace::{Pace, WritePace as _};
 use crate::pipeline::{self, Inform, Request, Response};
+use crate::telemetry::metrics::ClientCut;
 use crate::worker::Worker;
 
 /// Bytes a client may send on one stream before the edge has read them.
@@ -62,9 +64,7 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
         }
         match outcome {
             Poll::Ready(opened) => Poll::Ready(opened.ok()),
-            Poll::Pending => {
-                timer.poll(cx, Ending::idle_until(connection.listener.ending(), deadline)).map(|()| None)
-            }
+            Poll::Pending => timer.poll(cx, connection.idle_until(deadline)).map(|()| None),
         }
     })
     .await;
@@ -78,8 +78,7 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
             worker,
             limits,
             timer,
-            write_idle: Idle::default(),
-            written: 0,
+            write_pace: Pace::new(limits.write_pace(false)),
             quiet_since: Instant::now(),
             going_away: None,
             ending: None,
@@ -103,8 +102,7 @@ struct Driver {
     worker: Rc<Worker>,
     limits: ConnectionLimits,
     timer: Timer,
-    write_idle: Idle,
-    written: usize,
+    write_pace: Pace,
     quiet_since: Instant,
     /// Since when it says goodbye because it was idle for too long.
     going_away: Option<Instant>,
@@ -163,6 +161,7 @@ impl Driver {
                     if let Some(preface) = self.io.take_preface() {
                         crate::ignore(self.connection.preface.set(preface));
                     }
+                    self.connection.seat.busy();
                     let stream = serve_stream(
                         request,
                         respond,
@@ -181,12 +180,14 @@ impl Driver {
     }
 
     fn poll_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let pending = self.io.pending();
-        if pending != self.written || pending == 0 {
-            self.write_idle.progress();
-            self.written = pending;
+        let (pending, taken) = (self.io.pending(), self.io.taken());
+        if pending == 0 {
+            self.write_pace.rest(taken);
+        } else if self.write_pace.poll(cx, taken, 1).is_ready() {
+            self.worker.shard.client_cut(ClientCut::SlowReader);
+            return Poll::Ready(());
         }
-        if pending > 0 && self.write_idle.poll(cx, self.limits.write).is_ready() {
+        if self.connection.seat.is_cleared() {
             return Poll::Ready(());
         }
         // A response may have ended for its stream and still be on its way to a slow client.
@@ -194,9 +195,12 @@ impl Driver {
             self.quiet_since = Instant::now();
             return Poll::Pending;
         }
-        let deadline = self.quiet_since + self.limits.keep_alive;
-        let deadline = self.going_away.map_or(deadline, |since| deadline.min(since + GOAWAY_GRACE));
-        if self.timer.poll(cx, Ending::idle_until(self.ending, deadline)).is_pending() {
+        self.connection.seat.idle(self.quiet_since);
+        let deadline = match self.going_away {
+            Some(since) => Ending::idle_until(self.ending, since + GOAWAY_GRACE),
+            None => self.connection.idle_until(self.quiet_since + self.limits.keep_alive),
+        };
+        if self.timer.poll(cx, deadline).is_pending() {
             return Poll::Pending;
         }
         if self.going_away.is_some() || self.ending.is_some() {
@@ -207,6 +211,22 @@ impl Driver {
         self.h2.graceful_shutdown();
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+/// Counts one more stream among those that share the connection, while it lives.
+struct Sharer(Rc<Connection>);
+
+impl Sharer {
+    fn new(connection: Rc<Connection>) -> Self {
+        connection.sharers.set(connection.sharers.get() + 1);
+        Self(connection)
+    }
+}
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        self.0.sharers.set(self.0.sharers.get().saturating_sub(1));
     }
 }
 
@@ -222,6 +242,7 @@ async fn serve_stream(
     limits: ConnectionLimits,
 ) {
     let respond: Respond = Rc::new(RefCell::new(respond));
+    let _sharer = Sharer::new(connection.clone());
     let (parts, receive) = request.into_parts();
     let ends_here = receive.is_end_stream();
     let to_head = parts.method == http::Method::HEAD;
@@ -263,7 +284,7 @@ async fn serve(
         if respond.borrow_mut().poll_reset(cx).is_ready() {
             return Poll::Ready(Err(Gone::Reset));
         }
-        cutoff.poll(cx, &connection.listener, || lasting).map(|()| Err(Gone::Late))
+        cutoff.poll(cx, &connection.listener, &connection.seat, || lasting).map(|()| Err(Gone::Late))
     })
     .await;
     if let Err(Gone::Late) = served {
@@ -314,25 +335,26 @@ async fn send_response(
         return trail.finish(Completion::Complete, 0);
     }
     let mut send = SendBody::new(stream, announced);
-    let (mut idle, mut cutoff, mut last) = (Idle::default(), Cutoff::default(), 0);
+    let (mut pace, mut cutoff) = (None, Cutoff::default());
+    let lasting = || head.status == 101 || head.is_lasting();
     let completion = poll_fn(|cx| match send.poll(cx, &mut body) {
         Poll::Ready(Ok(())) => Poll::Ready(Completion::Complete),
         Poll::Ready(Err(SendError::Sink)) => Poll::Ready(Completion::ClientGone),
         Poll::Ready(Err(SendError::Source(BodyError::TimedOut))) => Poll::Ready(Completion::TimedOut),
         Poll::Ready(Err(SendError::Source(_))) => Poll::Ready(Completion::OriginCut),
         Poll::Pending => {
-            if send.sent != last || !send.is_blocked() {
-                last = send.sent;
-                idle.progress();
-            }
-            if cutoff.poll(cx, &connection.listener, || head.status == 101 || head.is_lasting()).is_ready() {
+            if cutoff.poll(cx, &connection.listener, &connection.seat, lasting).is_ready() {
                 worker.count_cut();
                 return Poll::Ready(Completion::TimedOut);
             }
             if !send.is_blocked() {
+                pace.as_mut().into_iter().for_each(|pace: &mut Pace| pace.rest(send.sent));
                 return Poll::Pending;
             }
-            idle.poll(cx, limits.write).map(|()| Completion::TimedOut)
+            let pace = pace.get_or_insert_with(|| Pace::new(limits.write_pace(lasting())));
+            ready!(pace.poll(cx, send.sent, connection.sharers.get()));
+            worker.shard.client_cut(ClientCut::SlowReader);
+            Poll::Ready(Completion::TimedOut)
         }
     })
     .await;

@@ -15,11 +15,12 @@ use base::event::Protocol;
 use base::id::ContentHash;
 use base::time::Timestamp;
 
+pub use self::labels::{ClientCut, ConnectionRefused, Handshake, OriginConnection, OriginResult, Retry};
 use self::labels::{Failures, PROTOCOLS, protocol_slot};
-pub use self::labels::{Handshake, OriginConnection, OriginResult, Retry};
 use self::site::{Counters, SiteCore};
 pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics};
 use super::access_log::LogCounts;
+use crate::pressure::Pressure;
 
 /// Sites with a label of their own; those beyond it share the label `other`. Sites of older generations make room.
 pub const MAX_SITES: usize = 512;
@@ -45,6 +46,7 @@ pub struct Metrics {
     shards: Mutex<Vec<Arc<Shard>>>,
     log: Arc<LogCounts>,
     state: Mutex<State>,
+    pressure: Arc<Pressure>,
     started: Timestamp,
 }
 
@@ -91,6 +93,7 @@ impl Metrics {
             shards: Mutex::default(),
             log,
             state: Mutex::default(),
+            pressure: Arc::default(),
             started: Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
         }
     }
@@ -132,6 +135,11 @@ impl Metrics {
     /// What the supervisor has counted.
     pub fn set_supervision(&self, supervision: Supervision) {
         lock(&self.state).supervision = Some(supervision);
+    }
+
+    /// How short the process is of resources; looked at by the edge.
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.pressure
     }
 
     /// What the access log counts into.
@@ -231,7 +239,8 @@ pub struct Shard {
     requests: AtomicU64,
     failures: AtomicU64,
     accepted: AtomicU64,
-    refused: AtomicU64,
+    refused: Counters<{ ConnectionRefused::ALL.len() }>,
+    cut: Counters<{ ClientCut::ALL.len() }>,
 }
 
 impl Shard {
@@ -244,7 +253,8 @@ impl Shard {
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            refused: Counters::new(),
+            cut: Counters::new(),
         }
     }
 
@@ -260,9 +270,14 @@ impl Shard {
         OpenConnection(self.clone())
     }
 
-    /// A client connection was closed again because the thread had as many as it may have.
-    pub fn connection_refused(&self) {
-        self.refused.fetch_add(1, Relaxed);
+    /// A client connection was closed as soon as it had been accepted.
+    pub fn connection_refused(&self, reason: ConnectionRefused) {
+        self.refused.add(reason.index(), 1);
+    }
+
+    /// A client was too slow, or its connection had to make room.
+    pub fn client_cut(&self, reason: ClientCut) {
+        self.cut.add(reason.index(), 1);
     }
 
     /// A request has ended; `failed` as in `Pulse::failures`.
