@@ -32,7 +32,7 @@ const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nCont
 Content-Length: 44\r\nConnection: close\r\n\r\nToo many connections. Try again in a moment.";
 /// Answer to a connection whose network has, or opens, more than it may (RFC 6585 section 4).
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Type: text/plain\r\n\
-Content-Length: 62\r\nConnection: close\r\n\r\nToo many connections from your network. Try again in a moment.\n";
+Content-Length: 63\r\nConnection: close\r\n\r\nToo many connections from your network. Try again in a moment.\n";
 /// Connections closed in a row while there are no descriptors; then the others on the thread get their turn.
 const SHED_AT_ONCE: usize = 64;
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).

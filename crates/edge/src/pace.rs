@@ -146,12 +146,12 @@ mod tests {
     fn lasts(limit: PaceLimit, bytes: u64, every: u64, sharers: u32) -> Option<u64> {
         let mut credit = Credit::full(limit);
         for second in 1..3600 {
+            if credit.left <= SECOND {
+                return Some(second);
+            }
             credit.spend(SECOND);
             if second % every == 0 {
                 credit.earn(bytes, sharers);
-            }
-            if credit.left.is_zero() {
-                return Some(second);
             }
         }
         None
@@ -162,8 +162,8 @@ mod tests {
         for (pause, rate, bytes, every, sharers, expected) in [
             // Nothing at all, and a byte now and then.
             (60, 512, 0, 1, 1, Some(60)),
-            (60, 512, 1, 1, 1, Some(60)),
-            (60, 512, 1, 59, 1, Some(60)),
+            (60, 512, 1, 1, 1, Some(61)),
+            (60, 512, 1, 59, 1, Some(61)),
             // Half of the rate lasts twice as long; just the rate lasts.
             (60, 512, 256, 1, 1, Some(119)),
             (60, 512, 512, 1, 1, None),

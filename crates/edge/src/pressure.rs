@@ -3,7 +3,7 @@
 
 mod machine;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -70,6 +70,8 @@ pub struct Pressure {
     level: AtomicU8,
     /// Connections this process can have open, as far as descriptors go.
     room: AtomicUsize,
+    /// Memory should be guarded and cannot be.
+    blind: AtomicBool,
     memory: Figures,
     descriptors: Figures,
 }
@@ -109,6 +111,7 @@ impl Default for Pressure {
         Self {
             level: 0.into(),
             room: usize::MAX.into(),
+            blind: false.into(),
             memory: Figures::default(),
             descriptors: Figures::default(),
         }
@@ -147,9 +150,8 @@ impl Pressure {
                 warnings.push(found);
             }
         }
-        let (_, memory) = self.memory();
-        if self.room.load(Relaxed) != usize::MAX && memory.used.is_none() {
-            warnings.push("memory is not guarded: what this process uses cannot be read".to_owned());
+        if self.blind.load(Relaxed) {
+            warnings.push("memory is not guarded, because what there is of it cannot be read".to_owned());
         }
         warnings
     }
@@ -226,7 +228,8 @@ pub(crate) fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
 /// One look; false when the edge is gone.
 fn look(shared: &Weak<Shared>, machine: Option<u64>) -> bool {
     let Some(shared) = shared.upgrade() else { return false };
-    let limit = match shared.current.load().snapshot.limits.memory {
+    let wanted = shared.current.load().snapshot.limits.memory;
+    let limit = match wanted {
         MemoryLimit::Half => machine.map(|bytes| bytes / 2),
         MemoryLimit::Bytes(bytes) => Some(bytes),
         MemoryLimit::None => None,
@@ -235,21 +238,30 @@ fn look(shared: &Weak<Shared>, machine: Option<u64>) -> bool {
     let descriptors = Usage { used: machine::descriptors(), limit: machine::max_descriptors() };
     let connections = shared.connections.load(Relaxed);
     let pressure = shared.metrics.pressure();
+    let guarded = wanted != MemoryLimit::None;
+    pressure.blind.store(guarded && (memory.used.is_none() || memory.limit.is_none()), Relaxed);
     if let Some((of_memory, of_descriptors)) = pressure.look(memory, descriptors, connections) {
-        let short = pressure.level() > Level::Normal;
-        let told = (of_memory.name(), of_descriptors.name(), memory.used, memory.limit, descriptors.used);
-        let (memory, descriptors, used, limit, open) = told;
-        if short {
-            tracing::warn!(memory, descriptors, used, limit, open, connections, "short of resources");
-        } else {
-            tracing::info!(
-                memory,
-                descriptors,
+        let (memory_level, descriptor_level) = (of_memory.name(), of_descriptors.name());
+        let (used, limit, open) = (memory.used, memory.limit, descriptors.used);
+        if pressure.level() > Level::Normal {
+            tracing::warn!(
+                memory_level,
+                descriptor_level,
                 used,
                 limit,
                 open,
                 connections,
-                "no longer short of resources"
+                "short of resources"
+            );
+        } else {
+            tracing::info!(
+                memory_level,
+                descriptor_level,
+                used,
+                limit,
+                open,
+                connections,
+                "resources suffice again"
             );
         }
     }

@@ -223,7 +223,9 @@ mod tests {
 
     fn seated(seats: &[Rc<Seat>]) -> Seats {
         let mut all = Seats::default();
-        seats.iter().for_each(|seat| drop(all.insert(seat.clone())));
+        for seat in seats {
+            all.insert(seat.clone());
+        }
         all
     }
 
