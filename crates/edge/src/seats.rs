@@ -46,7 +46,7 @@ pub struct Seat {
     /// Number of the connection on its thread: the newest has the largest.
     pub number: u64,
     /// Where it comes from.
-    pub address: IpAddr,
+    pub address: Cell<IpAddr>,
     state: Cell<State>,
     since: Cell<Instant>,
     leave: Cell<Leave>,
@@ -58,7 +58,7 @@ impl Seat {
     pub fn new(number: u64, address: IpAddr, shaking: bool, now: Instant) -> Self {
         Self {
             number,
-            address,
+            address: Cell::new(address),
             state: Cell::new(if shaking { State::Shaking } else { State::Fresh }),
             since: Cell::new(now),
             leave: Cell::new(Leave::No),
@@ -162,7 +162,7 @@ impl Seats {
             if !wanted || waited < LET_BE || seat.leave.get() > Leave::No {
                 continue;
             }
-            let rank = (u8::from(unused), if unused { open(seat.address) } else { 0 }, waited);
+            let rank = (u8::from(unused), if unused { open(seat.address.get()) } else { 0 }, waited);
             if best.is_none_or(|(class, open, longest, _)| rank > (class, open, longest)) {
                 best = Some((rank.0, rank.1, rank.2, seat));
             }

@@ -10,9 +10,9 @@ use base::address::canonical;
 use snapshot::generation::AddressLimits;
 
 /// Parts of the table, each with its own lock.
-const SETS: usize = 2_048;
+const SETS: usize = 1_024;
 /// Networks remembered in one part: 131,072 in all, about 3 MiB when that many have come.
-const WAYS: usize = 64;
+const WAYS: usize = 128;
 /// New connections that may come at once, in seconds' worth of the rate.
 const BURST_SECONDS: u64 = 5;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;

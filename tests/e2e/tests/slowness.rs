@@ -25,6 +25,19 @@ const LARGE: usize = 16 << 20;
 /// What `GET /medium` brings.
 const MEDIUM: usize = 1 << 20;
 
+/// Frames, flags and fields of HTTP/2 (RFC 9113 section 6, RFC 7541 appendix A).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const GET: u8 = 0x82;
+const POST: u8 = 0x83;
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+
 /// Limits small enough for a test: a second to be behind, and some KiB a second.
 const LIMITS: &str = "[limits]\nheader = \"1s\"\nwrite = \"1s\"\nwrite_rate = \"32KiB\"";
 const SITE_LIMITS: &str = "[site.limits]\nbody = \"1s\"\nbody_rate = \"4KiB\"";
@@ -208,31 +221,75 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_window_that_opens_by_single_bytes_holds_no_stream() {
-    const HEADERS: u8 = 1;
-    const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
-    const WINDOW_UPDATE: u8 = 8;
     let origin = origin();
     let rempart = start(&origin);
-    let mut client = rempart.client();
-    let literal = |index: u8, text: &str| [&[index, text.len() as u8], text.as_bytes()].concat();
-    let head = [vec![0x82, 0x86], literal(0x04, "/medium"), literal(0x01, HOST)].concat();
-    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-    client.send(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 4, 0])).unwrap();
-    client.send(frame(HEADERS, 0x5, 1, &head)).unwrap();
+    let mut client = http2(&rempart, &[0, 4, 0, 0, 4, 0]);
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(GET, "/medium"))).unwrap();
     dribble("a window in single bytes", || {
         client.send(frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])).unwrap();
         is_cut(&rempart, "slow_reader")
     });
+    assert_eq!(until(&mut client, RST_STREAM).unwrap(), CANCEL);
+}
+
+/// A client that speaks HTTP/2 without TLS, after its preface.
+fn http2(rempart: &Rempart, settings: &[u8]) -> Client {
+    let mut client = rempart.client();
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    client.send(frame(SETTINGS, 0, 0, settings)).unwrap();
+    client
+}
+
+/// A field block in HPACK (RFC 7541): method, `:scheme http`, then `:path` and `:authority` as literals.
+fn block(method: u8, path: &str) -> Vec<u8> {
+    let literal = |index: u8, text: &str| [&[index, text.len() as u8], text.as_bytes()].concat();
+    [vec![method, 0x86], literal(0x04, path), literal(0x01, HOST)].concat()
+}
+
+/// Reads frames up to one of this kind; its payload.
+fn until(client: &mut Client, wanted: u8) -> io::Result<Vec<u8>> {
     loop {
-        let mut head = Vec::new();
-        client.wire.exactly(9, &mut |piece| head.extend_from_slice(piece)).unwrap();
+        let (mut head, mut payload) = (Vec::new(), Vec::new());
+        client.wire.exactly(9, &mut |piece| head.extend_from_slice(piece))?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        client.wire.exactly(length.into(), &mut |_| {}).unwrap();
-        if head[3] == RST_STREAM {
-            break;
+        client.wire.exactly(length.into(), &mut |piece| payload.extend_from_slice(piece))?;
+        if head[3] == wanted {
+            return Ok(payload);
         }
     }
+}
+
+#[test]
+fn a_field_block_in_pieces_is_given_up_whatever_else_goes_on() {
+    let (origin, _said) = silent_origin("");
+    let rempart = start(&origin);
+    let mut client = http2(&rempart, &[]);
+    // A request that goes on keeps the connection from being idle.
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(GET, "/silent"))).unwrap();
+    client.send(frame(HEADERS, END_STREAM, 3, &block(GET, "/"))).unwrap();
+    let rest = frame(CONTINUATION, END_HEADERS, 3, &[0; 8_000]);
+    client.send(&rest[..9]).unwrap();
+    dribble("a field block in single bytes", || {
+        let sent = client.send([0]);
+        is_cut(&rempart, "slow_head") || sent.is_err()
+    });
+    assert!(is_cut(&rempart, "slow_head"));
+    assert!(until(&mut client, RST_STREAM).is_err(), "the connection has ended");
+}
+
+#[test]
+fn a_stream_whose_body_dribbles_is_answered_408() {
+    let origin = origin();
+    let rempart = start(&origin);
+    let mut client = http2(&rempart, &[]);
+    client.send(frame(HEADERS, END_HEADERS, 1, &block(POST, "/"))).unwrap();
+    dribble("a body in single bytes", || {
+        client.send(frame(DATA, 0, 1, b"a")).unwrap();
+        is_cut(&rempart, "slow_body")
+    });
+    let block = until(&mut client, HEADERS).unwrap();
+    // `:status`, and 408 in Huffman's code.
+    assert!(block.starts_with(&[0x48, 0x83, 0x68, 0x0f, 0x7f]), "{block:?}");
 }
 
 /// Says what it is sent: the request, then how the connection went on.

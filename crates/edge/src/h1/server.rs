@@ -67,6 +67,9 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
         let again = match next {
             Next::Closed => return,
             Next::Refused(refusal) => {
+                if refusal.status == 408 {
+                    worker.shard.client_cut(ClientCut::SlowHead);
+                }
                 refuse(&link, refusal, &connection, &worker, &limits).await;
                 linger(&link, input).await;
                 return;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::heading::Heading;
 use super::preface::PrefaceReader;
 use crate::io::{Io, Linger, WriteBuffer};
 
@@ -22,6 +23,8 @@ pub struct Shared {
     out: WriteBuffer,
     /// Listens in on the client's first frames; `None` towards origins and once it has seen enough.
     preface: Option<Box<PrefaceReader>>,
+    /// Watches a client's field blocks; not looked at towards origins.
+    heading: Heading,
     full: bool,
     /// Bytes the kernel has taken.
     taken: u64,
@@ -48,6 +51,7 @@ impl Coalesce {
             io,
             out: WriteBuffer::default(),
             preface,
+            heading: Heading::default(),
             full: false,
             taken: 0,
         })))
@@ -64,6 +68,11 @@ impl Coalesce {
     /// Bytes waiting for the peer to take them.
     pub fn pending(&self) -> usize {
         self.0.borrow().out.pending()
+    }
+
+    /// Whether the client has begun a field block and not ended it.
+    pub fn is_in_head(&self) -> bool {
+        self.0.borrow().heading.is_open()
     }
 
     /// Bytes the peer's side has taken from the beginning.
@@ -88,11 +97,13 @@ impl Coalesce {
 
 impl AsyncRead for Coalesce {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Shared { io, preface, .. } = &mut *self.0.borrow_mut();
+        let Shared { io, preface, heading, .. } = &mut *self.0.borrow_mut();
         let before = buf.filled().len();
         ready!(Pin::new(io).poll_read(cx, buf))?;
+        let bytes = buf.filled().get(before..).unwrap_or_default();
+        heading.read(bytes);
         if let Some(reader) = preface {
-            reader.push(buf.filled().get(before..).unwrap_or_default());
+            reader.push(bytes);
         }
         Poll::Ready(Ok(()))
     }

@@ -4,5 +4,6 @@ pub mod body;
 pub mod client;
 pub mod coalesce;
 pub mod convert;
+pub mod heading;
 pub mod preface;
 pub mod server;

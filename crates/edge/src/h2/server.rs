@@ -79,6 +79,8 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
             limits,
             timer,
             write_pace: Pace::new(limits.write_pace(false)),
+            head_since: None,
+            head_timer: Timer::default(),
             quiet_since: Instant::now(),
             going_away: None,
             ending: None,
@@ -103,6 +105,9 @@ struct Driver {
     limits: ConnectionLimits,
     timer: Timer,
     write_pace: Pace,
+    /// Since when a field block is under way.
+    head_since: Option<Instant>,
+    head_timer: Timer,
     quiet_since: Instant,
     /// Since when it says goodbye because it was idle for too long.
     going_away: Option<Instant>,
@@ -179,6 +184,18 @@ impl Driver {
         taken
     }
 
+    /// Ready when a field block has been under way for too long.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.io.is_in_head() {
+            self.head_since = None;
+            return Poll::Pending;
+        }
+        let since = *self.head_since.get_or_insert_with(Instant::now);
+        ready!(self.head_timer.poll(cx, since + self.limits.header));
+        self.worker.shard.client_cut(ClientCut::SlowHead);
+        Poll::Ready(())
+    }
+
     fn poll_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (pending, taken) = (self.io.pending(), self.io.taken());
         if pending == 0 {
@@ -187,7 +204,7 @@ impl Driver {
             self.worker.shard.client_cut(ClientCut::SlowReader);
             return Poll::Ready(());
         }
-        if self.connection.seat.is_cleared() {
+        if self.connection.seat.is_cleared() || self.poll_head(cx).is_ready() {
             return Poll::Ready(());
         }
         // A response may have ended for its stream and still be on its way to a slow client.

@@ -1,6 +1,6 @@
 //! Which connections a thread takes, and which of those it has make room for others.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -39,18 +39,7 @@ impl Worker {
         }
         let generation = self.generation();
         let limits = &generation.snapshot.limits;
-        let ticket = if listener.rehearsal.is_some()
-            || generation.snapshot.trusted_proxies.contains(peer.ip())
-        {
-            Ticket::free()
-        } else {
-            let charged = self.shared.sources.charge(peer.ip(), &limits.per_address, shaking, now.into_std());
-            charged.map_err(|refused| match refused {
-                Refused::Connections => ConnectionRefused::AddressConnections,
-                Refused::Rate => ConnectionRefused::AddressRate,
-                Refused::Handshakes => ConnectionRefused::AddressHandshakes,
-            })?
-        };
+        let ticket = self.charge(peer.ip(), listener, shaking, now)?;
         if self.connections.get() >= limits.connections && !self.make_room(false, now) {
             return Err(ConnectionRefused::Connections);
         }
@@ -62,6 +51,27 @@ impl Worker {
             return Err(ConnectionRefused::Handshakes);
         }
         Ok(self.seat(peer, shaking, ticket, now))
+    }
+
+    /// Counts a connection in with its network. Proxies that are trusted bring visitors of many, and have no budget.
+    fn charge(
+        &self,
+        address: IpAddr,
+        listener: &ListenerState,
+        shaking: bool,
+        now: Instant,
+    ) -> Result<Ticket, ConnectionRefused> {
+        let generation = self.generation();
+        if listener.rehearsal.is_some() || generation.snapshot.trusted_proxies.contains(address) {
+            return Ok(Ticket::free());
+        }
+        let limits = &generation.snapshot.limits.per_address;
+        let charged = self.shared.sources.charge(address, limits, shaking, now.into_std());
+        charged.map_err(|refused| match refused {
+            Refused::Connections => ConnectionRefused::AddressConnections,
+            Refused::Rate => ConnectionRefused::AddressRate,
+            Refused::Handshakes => ConnectionRefused::AddressHandshakes,
+        })
     }
 
     fn seat(self: &Rc<Self>, peer: SocketAddr, shaking: bool, ticket: Ticket, now: Instant) -> Admission {
@@ -117,6 +127,14 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// A trusted proxy has told whose connection this is: from here on it counts for that network. Refused, it is to be closed.
+    pub fn charge(&mut self, address: IpAddr, listener: &ListenerState) -> Result<(), ConnectionRefused> {
+        let charged = self.worker.charge(address, listener, self.shaking, Instant::now());
+        self.ticket = charged.inspect_err(|reason| self.worker.shard.connection_refused(*reason))?;
+        self.seat.address.set(address);
+        Ok(())
+    }
+
     /// The handshake is over, if there was one.
     pub fn shaken(&mut self) {
         if std::mem::take(&mut self.shaking) {

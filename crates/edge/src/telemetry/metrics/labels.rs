@@ -125,6 +125,8 @@ label_values! {
 label_values! {
     /// Why a client was cut off, or asked to leave.
     ClientCut {
+        /// A request head did not come in time.
+        SlowHead = "slow_head",
         /// Its request body came too slowly.
         SlowBody = "slow_body",
         /// It took a response too slowly.
