@@ -179,7 +179,7 @@ pub struct Limits {
     /// not counted.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connection_rate_per_address: u32,
-    /// TLS handshakes under way, per thread. Those that come when there are as many are turned away.
+    /// TLS handshakes under way, per thread. When there are as many, one that makes no headway makes room for a new one.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub handshakes: usize,
     /// TLS handshakes under way from one address, all threads together. Those of `trust.proxies` are not counted.

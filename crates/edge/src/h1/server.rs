@@ -137,8 +137,15 @@ impl<'a> HeadWait<'a> {
                 Poll::Pending => break,
             }
         }
+        // Another connection needs the room, and there has not been a request here that the client could be waiting for.
+        if connection.requests.get() == 0 && connection.seat.left().is_some() {
+            return Poll::Ready(Next::Closed);
+        }
         let deadline = if self.begun {
-            connection.seat.left().unwrap_or(self.since + self.limits.header)
+            if connection.requests.get() > 0 {
+                connection.seat.busy();
+            }
+            self.since + self.limits.header
         } else {
             connection.seat.idle(self.since);
             connection.idle_until(self.since + self.limits.keep_alive)
