@@ -1,3 +1,5 @@
+//! Levels, room and what is told of them, from made-up figures.
+
 use super::*;
 
 fn usage(used: u64, limit: u64) -> Usage {
