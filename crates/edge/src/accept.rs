@@ -14,12 +14,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::connection::{Connection, Cutoff, Ending, ListenerState};
+use crate::connection::{Connection, Cutoff, ListenerState};
 use crate::h1::parse::Refusal;
 use crate::io::{Io, Timer};
 use crate::proxy_protocol::Said;
 use crate::proxy_protocol::receive::{ReceiveError, receive};
-use crate::telemetry::metrics::Handshake;
+use crate::seats::Seat;
+use crate::telemetry::metrics::{ConnectionRefused, Handshake};
 use crate::tls::{self, Alpn, HandshakeError};
 use crate::worker::{Admission, Done, Worker};
 use crate::{h1, h2};
@@ -31,6 +32,11 @@ const LAST_CALL: usize = 65_536;
 /// Answer to a connection that a full thread cannot take.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\n\
 Content-Length: 44\r\nConnection: close\r\n\r\nToo many connections. Try again in a moment.";
+/// Answer to a connection whose network has, or opens, more than it may (RFC 6585 section 4).
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Type: text/plain\r\n\
+Content-Length: 63\r\nConnection: close\r\n\r\nToo many connections from your network. Try again in a moment.\n";
+/// Connections closed in a row while there are no descriptors; then the others on the thread get their turn.
+const SHED_AT_ONCE: usize = 64;
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -50,6 +56,7 @@ pub async fn run(
     stopped: oneshot::Receiver<Stop>,
 ) {
     let mut stopped = pin!(stopped);
+    let mut spare = Spare::default();
     let stop = loop {
         #[cfg(feature = "faults")]
         if crate::fault::accepts_nothing(&state) {
@@ -63,6 +70,7 @@ pub async fn run(
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(listener = %state.configured, %error, "cannot accept connections for a moment");
+                    spare.shed(&listener, &state, &worker).await;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -97,24 +105,58 @@ fn take(stream: TcpStream, peer: SocketAddr, state: &Rc<ListenerState>, worker: 
     if crate::fault::closes(state) {
         return;
     }
-    let Some(admission) = worker.admit() else {
-        if !state.tls.get() {
-            turn_away(stream);
-        }
-        return;
+    let admission = match worker.admit(peer, state) {
+        Ok(admission) => admission,
+        Err(reason) => return turn_away(stream, state, reason),
     };
     let (state, worker) = (state.clone(), worker.clone());
     tokio::task::spawn_local(serve(stream, peer, state, worker, admission));
 }
 
-/// Tells a client over plain HTTP that the thread is full: one write and one read that never wait, so that it costs next to
-/// nothing. Over TLS that would be a handshake.
-fn turn_away(stream: TcpStream) {
+/// Tells a client over plain HTTP that there is no room for it: one write and one read that never wait, so that it costs next
+/// to nothing. Over TLS that would be a handshake, so there the connection is only closed.
+fn turn_away(stream: TcpStream, state: &ListenerState, reason: ConnectionRefused) {
+    if state.tls.get() {
+        return;
+    }
     let Ok(mut stream) = stream.into_std() else { return };
-    let told = stream.write(BUSY).is_ok() && stream.shutdown(Shutdown::Write).is_ok();
+    let answer = match reason {
+        ConnectionRefused::AddressConnections
+        | ConnectionRefused::AddressRate
+        | ConnectionRefused::AddressHandshakes => TOO_MANY,
+        ConnectionRefused::Connections
+        | ConnectionRefused::Descriptors
+        | ConnectionRefused::Pressure
+        | ConnectionRefused::Handshakes => BUSY,
+    };
+    let told = stream.write(answer).is_ok() && stream.shutdown(Shutdown::Write).is_ok();
     if told {
         // A request that is here already, left unread, would reset the answer away.
         crate::ignore(stream.read(&mut [0; 4096]));
+    }
+}
+
+/// A descriptor kept for the moment when there are no others: with it whoever waits can at least be told.
+struct Spare(Option<std::fs::File>);
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self(std::fs::File::open("/dev/null").ok())
+    }
+}
+
+impl Spare {
+    /// Turns connections of the backlog away, one after the other on the descriptor that was spared for it.
+    async fn shed(&mut self, listener: &TcpListener, state: &ListenerState, worker: &Worker) {
+        if self.0.take().is_some() {
+            for _ in 0..SHED_AT_ONCE {
+                let next = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
+                let Poll::Ready(Ok((stream, _))) = next else { break };
+                worker.shard.connection_refused(ConnectionRefused::Descriptors);
+                turn_away(stream, state, ConnectionRefused::Descriptors);
+            }
+        }
+        *self = Self::default();
     }
 }
 
@@ -126,7 +168,7 @@ async fn serve(
     mut admission: Admission,
 ) {
     poll_fn(|cx| {
-        admission.wake_with(cx.waker());
+        admission.seat.wake_with(cx.waker());
         Poll::Ready(())
     })
     .await;
@@ -134,14 +176,19 @@ async fn serve(
     let Some(local) = listener.bound.get().or_else(|| stream.local_addr().ok()) else { return };
     let (mut peer, mut local, mut introduced) = (peer, local, false);
     if listener.proxy_protocol.get() && worker.generation().snapshot.trusted_proxies.contains(peer.ip()) {
-        match introduce(&mut stream, peer, &listener, &worker).await {
+        match introduce(&mut stream, peer, &listener, &admission.seat, &worker).await {
             Some(Said::Nothing) => {}
-            Some(Said::Proxied(ends)) => (peer, local, introduced) = (ends.source, ends.destination, true),
+            Some(Said::Proxied(ends)) => {
+                (peer, local, introduced) = (ends.source, ends.destination, true);
+                if let Err(reason) = admission.charge(peer.ip(), &listener) {
+                    return turn_away(stream, &listener, reason);
+                }
+            }
             None => return,
         }
     }
     let mut connection = Connection {
-        id: admission.id,
+        id: admission.seat.number,
         peer,
         local,
         introduced,
@@ -149,13 +196,16 @@ async fn serve(
         hello: None,
         preface: OnceCell::new(),
         requests: Cell::new(0),
+        sharers: Cell::new(0),
+        seat: admission.seat.clone(),
         listener,
     };
     if connection.listener.tls.get() {
-        let state = connection.listener.clone();
+        let (state, seat) = (connection.listener.clone(), connection.seat.clone());
         // Boxed, so that the connection's task does not carry the memory of a handshake.
         let shaking = Box::pin(shake_hands(stream, &mut connection, &worker));
-        let Some((stream, alpn)) = before_cutoff(shaking, &state).await.flatten() else { return };
+        let Some((stream, alpn)) = before_cutoff(shaking, &state, &seat).await.flatten() else { return };
+        admission.shaken();
         let connection = Rc::new(connection);
         worker
             .shard
@@ -168,7 +218,7 @@ async fn serve(
         }
     } else {
         let limit = worker.generation().snapshot.limits.keep_alive;
-        let first = while_idle(begins_with_preface(&stream), &connection.listener, limit).await;
+        let first = while_idle(begins_with_preface(&stream), &connection, limit).await;
         let Some(http2) = first else { return };
         let connection = Rc::new(connection);
         worker.shard.connection_speaks(if http2 { Protocol::Http2 } else { Protocol::Http11 }, false);
@@ -186,18 +236,18 @@ async fn introduce(
     stream: &mut TcpStream,
     proxy: SocketAddr,
     listener: &ListenerState,
+    seat: &Seat,
     worker: &Worker,
 ) -> Option<Said> {
     let limit = worker.generation().snapshot.limits.handshake;
     // Boxed, so that the connection's task does not carry the memory of a header.
-    let outcome = while_idle(Box::pin(receive(stream)), listener, limit).await;
-    match outcome {
-        Some(Ok(said)) => return Some(said),
-        // A proxy's look whether somebody listens, or an ending listener: nothing is wrong with either.
-        Some(Err(ReceiveError::Silent)) => return None,
-        None if listener.ending().is_some() => return None,
-        Some(Err(error)) => tracing::debug!(%proxy, %error, "a connection without a good PROXY header"),
-        None => tracing::debug!(%proxy, "a connection whose PROXY header did not come in time"),
+    let received = Box::pin(tokio::time::timeout(limit, receive(stream)));
+    match before_cutoff(received, listener, seat).await? {
+        Ok(Ok(said)) => return Some(said),
+        // A proxy's look whether somebody listens: nothing is wrong with that.
+        Ok(Err(ReceiveError::Silent)) => return None,
+        Ok(Err(error)) => tracing::debug!(%proxy, %error, "a connection without a good PROXY header"),
+        Err(_elapsed) => tracing::debug!(%proxy, "a connection whose PROXY header did not come in time"),
     }
     worker.shard.introduction_failed();
     None
@@ -210,26 +260,23 @@ async fn begins_with_preface(stream: &TcpStream) -> bool {
 }
 
 /// Waits for the first bytes of a connection, for so long, and no longer than an ending listener's idle connections are kept.
-async fn while_idle<T>(
-    work: impl Future<Output = T>,
-    listener: &ListenerState,
-    limit: Duration,
-) -> Option<T> {
+async fn while_idle<T>(work: impl Future<Output = T>, connection: &Connection, limit: Duration) -> Option<T> {
     let (mut work, mut timer) = (pin!(work), Timer::default());
     let deadline = Instant::now() + limit;
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => timer.poll(cx, Ending::idle_until(listener.ending(), deadline)).map(|()| None),
+        Poll::Pending => timer.poll(cx, connection.idle_until(deadline)).map(|()| None),
     })
     .await
 }
 
-/// Waits for something unless an ending listener's requests are cut off first.
-async fn before_cutoff<T>(work: impl Future<Output = T>, listener: &ListenerState) -> Option<T> {
+/// Waits for a handshake unless an ending listener's requests are cut off first, or another connection needs the room.
+async fn before_cutoff<T>(work: impl Future<Output = T>, listener: &ListenerState, seat: &Seat) -> Option<T> {
     let (mut work, mut cutoff) = (pin!(work), Cutoff::default());
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => cutoff.poll(cx, listener, || false).map(|()| None),
+        Poll::Pending if seat.left().is_some() => Poll::Ready(None),
+        Poll::Pending => cutoff.poll(cx, listener, seat, || false).map(|()| None),
     })
     .await
 }
@@ -267,6 +314,8 @@ async fn shake_hands(
                 hello: None,
                 preface: OnceCell::new(),
                 requests: Cell::new(0),
+                sharers: Cell::new(0),
+                seat: connection.seat.clone(),
                 listener: connection.listener.clone(),
             };
             let refusal = Refusal { status: 400, reason: "plain_http_on_tls_port" };
@@ -282,6 +331,19 @@ async fn shake_hands(
         Err(_elapsed) => {
             worker.shard.handshake(Handshake::Failed);
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn answers_are_as_long_as_they_say() {
+        for (answer, status) in [(super::BUSY, "503"), (super::TOO_MANY, "429")] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && head.contains("Retry-After: "));
         }
     }
 }

@@ -1,35 +1,36 @@
-//! A request body held to its site's limits: size, and time between two pieces. Counts what it lets through.
+//! A request body held to its site's limits: size, time between two pieces, and rate. Counts what it lets through.
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use crate::io::Idle;
+use crate::connection::Connection;
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList};
+use crate::pace::{Pace, PaceLimit};
 
 /// Wraps a request body.
 pub struct LimitedBody {
     body: Body,
     left: Option<u64>,
-    limit: Duration,
-    idle: Idle,
+    pace: Pace,
+    connection: Rc<Connection>,
     received: Rc<Cell<u64>>,
     failure: Rc<Cell<Option<BodyError>>>,
 }
 
 impl LimitedBody {
-    /// At most `bytes`, at most `limit` between two pieces. `received` counts; `failure` tells why it stopped.
+    /// At most `bytes`, no slower than `pace`, in which the requests of its connection share. `received` counts; `failure` tells why it stopped.
     pub fn new(
         body: Body,
         bytes: Option<u64>,
-        limit: Duration,
+        pace: PaceLimit,
+        connection: Rc<Connection>,
         received: Rc<Cell<u64>>,
         failure: Rc<Cell<Option<BodyError>>>,
     ) -> Self {
-        Self { body, left: bytes, limit, idle: Idle::default(), received, failure }
+        Self { body, left: bytes, pace: Pace::new(pace), connection, received, failure }
     }
 
     fn count(&mut self, count: usize) {
@@ -47,7 +48,7 @@ impl BodySource for LimitedBody {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, BodyError>> {
         match self.body.poll_fill(cx) {
             Poll::Ready(Ok(Fill::Data)) => {
-                self.idle.progress();
+                self.pace.pause();
                 if self.left.is_some_and(|left| self.body.chunk().len() as u64 > left) {
                     return self.fail(BodyError::TooLarge);
                 }
@@ -55,8 +56,11 @@ impl BodySource for LimitedBody {
             }
             Poll::Ready(Ok(Fill::End)) => Poll::Ready(Ok(Fill::End)),
             Poll::Ready(Err(error)) => self.fail(error),
-            Poll::Pending if self.idle.poll(cx, self.limit).is_ready() => self.fail(BodyError::TimedOut),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                // What the origin has not taken yet is not waited for, so its slowness is not the client's.
+                ready!(self.pace.poll(cx, self.received.get(), self.connection.sharers.get()));
+                self.fail(BodyError::TimedOut)
+            }
         }
     }
 

@@ -3,13 +3,16 @@
 use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use snapshot::generation::Drain;
 use tokio::time::Instant;
 
 use crate::h2::preface::ClientPreface;
 use crate::io::Timer;
+use crate::pressure::{Level, Pressure};
+use crate::seats::Seat;
 use crate::tls::{ClientHello, TlsFacts};
 
 /// One accepted connection. Lives as long as the connection, read by every request on it.
@@ -30,14 +33,27 @@ pub struct Connection {
     pub preface: OnceCell<ClientPreface>,
     /// Requests so far.
     pub requests: Cell<u64>,
+    /// Requests being served on it now: they share what it can carry.
+    pub sharers: Cell<u32>,
+    /// What it is at, and whether it is to make room.
+    pub seat: Rc<Seat>,
     /// The listener it came from.
     pub listener: Rc<ListenerState>,
 }
 
 impl Connection {
-    /// Whether this connection should end after the exchange at hand: its listener is gone or the process is ending.
+    /// Whether this connection should end after the exchange at hand: its listener is gone, the process is ending or short of
+    /// resources, or another connection needs the room.
     pub fn is_draining(&self) -> bool {
         self.listener.ending().is_some()
+            || self.seat.left().is_some()
+            || self.listener.pressure.level() > Level::Normal
+    }
+
+    /// Until when it may wait for a request, at most until `deadline`.
+    pub fn idle_until(&self, deadline: Instant) -> Instant {
+        let deadline = Ending::idle_until(self.listener.ending(), deadline);
+        self.seat.left().map_or(deadline, |left| left.min(deadline))
     }
 }
 
@@ -89,6 +105,8 @@ pub struct ListenerState {
     pub removed: Cell<Option<Ending>>,
     /// Set when the process ends; one for all listeners of the thread.
     pub process: Rc<Cell<Option<Ending>>>,
+    /// How short the process is of resources.
+    pub pressure: Arc<Pressure>,
 }
 
 /// How the connections of a listener begin.
@@ -120,84 +138,26 @@ pub struct Cutoff(Timer);
 impl Cutoff {
     /// Ready when the time is over. `lasting` tells whether this is a tunnel, an event stream or a gRPC call.
     ///
-    /// Somebody has to poll again when the ending begins; `Wakers` is for that.
+    /// Somebody has to poll again when the ending begins; `Seats` is for that.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
         listener: &ListenerState,
+        seat: &Seat,
         lasting: impl FnOnce() -> bool,
     ) -> Poll<()> {
+        if seat.is_cleared() {
+            return Poll::Ready(());
+        }
         let Some(ending) = listener.ending() else { return Poll::Pending };
         let deadline = if lasting() { ending.lasting } else { ending.requests };
         deadline.map_or(Poll::Pending, |deadline| self.0.poll(cx, deadline))
     }
 }
 
-/// Wakes the tasks of a thread's connections when something other than traffic concerns them. One place per open connection;
-/// freed places are used again, so it grows to the largest number of connections and no further.
-#[derive(Default)]
-pub struct Wakers {
-    places: Vec<Option<Waker>>,
-    free: Vec<u32>,
-}
-
-impl Wakers {
-    /// Enters a task; answers its place.
-    pub fn insert(&mut self, waker: Waker) -> u32 {
-        if let Some(place) = self.free.pop()
-            && let Some(held) = self.places.get_mut(place as usize)
-        {
-            *held = Some(waker);
-            return place;
-        }
-        self.places.push(Some(waker));
-        (self.places.len() - 1) as u32
-    }
-
-    /// Forgets the task of a place.
-    pub fn remove(&mut self, place: u32) {
-        if self.places.get_mut(place as usize).is_some_and(|held| held.take().is_some()) {
-            self.free.push(place);
-        }
-    }
-
-    /// Wakes them all.
-    pub fn wake(&self) {
-        self.places.iter().flatten().for_each(Waker::wake_by_ref);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
     use super::*;
-
-    #[derive(Default)]
-    struct Counting(AtomicUsize);
-
-    impl Wake for Counting {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn places_of_connections_that_are_gone_are_used_again() {
-        let [one, two] = std::array::from_fn(|_| Arc::new(Counting::default()));
-        let mut wakers = Wakers::default();
-        let first = wakers.insert(one.clone().into());
-        let second = wakers.insert(two.clone().into());
-        wakers.wake();
-        wakers.remove(first);
-        wakers.remove(first);
-        assert_eq!((wakers.insert(two.clone().into()), wakers.insert(two.clone().into())), (first, 2));
-        wakers.remove(second);
-        wakers.wake();
-        assert_eq!([one.0.load(Ordering::Relaxed), two.0.load(Ordering::Relaxed)], [1, 3]);
-    }
 
     #[test]
     fn the_process_goes_before_the_listener_and_far_is_never() {
@@ -212,6 +172,7 @@ mod tests {
             rehearsal: None,
             removed: Cell::new(None),
             process: process.clone(),
+            pressure: Arc::default(),
         };
         assert_eq!(listener.ending(), None);
         assert_eq!(Ending::idle_until(listener.ending(), now + seconds(9)), now + seconds(9));

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::connection::Begins;
 use crate::generation::Generation;
+use crate::pressure;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, Pulse};
 use crate::tls::LoadError;
@@ -103,11 +104,13 @@ impl Edge {
             current: Arc::new(ArcSwap::new(first)),
             metrics: options.metrics,
             connections: 0.into(),
+            sources: Arc::default(),
             active: 0.into(),
             lookups: Arc::default(),
             ticks: (0..options.threads).map(|_| 0.into()).collect(),
             cut: 0.into(),
         });
+        pressure::watch(&shared).map_err(|error| thread_error(&error))?;
         let mut threads = Vec::with_capacity(options.threads);
         for index in 0..options.threads {
             let (commands, received) = mpsc::channel(COMMANDS);

@@ -8,12 +8,15 @@ use crate::h1::parse::Refusal;
 /// Name of `Failure::Loop`.
 const LOOP: &str = "loop_detected";
 
+/// Name of `Failure::Overloaded`.
+const OVERLOADED: &str = "edge_overloaded";
+
 /// Whether a failure the edge answered could mean that this process is not working as it should: its own fault, or an origin
 /// that could not be asked. Not what any visitor can bring about, such as a bad request or a request in a loop.
 pub fn speaks_against_us(fault: Fault, reason: &str) -> bool {
     match fault {
         Fault::Visitor => false,
-        Fault::Edge => reason != LOOP,
+        Fault::Edge => reason != LOOP && reason != OVERLOADED,
         Fault::Origin => true,
     }
 }
@@ -61,6 +64,8 @@ pub enum Failure {
     OriginBadResponse,
     /// The origin did not answer in time.
     OriginTimeout,
+    /// The process is short of memory or file descriptors.
+    Overloaded,
     /// Something went wrong inside the edge.
     Internal,
 }
@@ -103,6 +108,7 @@ impl Failure {
             Self::OriginClosed => (502, 520, Origin, "origin_closed", Some(5)),
             Self::OriginBadResponse => (502, 520, Origin, "origin_bad_response", None),
             Self::OriginTimeout => (504, 524, Origin, "origin_timeout", Some(30)),
+            Self::Overloaded => (503, 503, Edge, OVERLOADED, Some(5)),
             Self::Internal => (500, 500, Edge, "edge_internal", Some(5)),
         };
         let status = if compatibility == Compatibility::Cloudflare { cloudflare } else { status };
@@ -113,7 +119,12 @@ impl Failure {
     pub fn closes(self) -> bool {
         matches!(
             self,
-            Self::Refused(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::BodyFraming | Self::ClientGone
+            Self::Refused(_)
+                | Self::BodyTooLarge
+                | Self::BodyTimeout
+                | Self::BodyFraming
+                | Self::ClientGone
+                | Self::Overloaded
         )
     }
 }
@@ -130,6 +141,7 @@ mod tests {
             (Failure::UnknownHost, false),
             (Failure::BodyTooLarge, false),
             (Failure::Loop, false),
+            (Failure::Overloaded, false),
             (Failure::Internal, true),
             (Failure::OriginRefused, true),
             (Failure::OriginTimeout, true),

@@ -21,7 +21,10 @@ use crate::h1::parse::Refusal;
 use crate::h1::syntax;
 use crate::hop::{self, ConnectionFields, Travel};
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
+use crate::pace::PaceLimit;
 use crate::pages;
+use crate::pressure::Level;
+use crate::telemetry::metrics::ClientCut;
 use crate::trace;
 use crate::trail::Trail;
 use crate::upstream::deliver::{self, Delivery};
@@ -78,6 +81,9 @@ pub async fn serve(
     if let Some(answer) = gate::challenge(head, |token| generation.challenges.http(token)) {
         return finish_own(answer, false, trail);
     }
+    if connection.listener.pressure.level() == Level::Critical {
+        return fail(Failure::Overloaded, Some(head), Compatibility::Neutral, trail);
+    }
     if generation.snapshot.is_defaults {
         return fail(Failure::NoConfiguration, Some(head), Compatibility::Neutral, trail);
     }
@@ -94,7 +100,7 @@ pub async fn serve(
 
 /// A request's surroundings, once its site is known.
 struct Call<'a> {
-    connection: &'a Connection,
+    connection: &'a Rc<Connection>,
     worker: &'a Rc<Worker>,
     generation: &'a Generation,
     site: &'a SiteRuntime,
@@ -152,7 +158,7 @@ async fn serve_site(
     {
         return fail(Failure::BodyTooLarge, Some(&head), compatibility, trail);
     }
-    let (body, body_failure) = limit_body(body, tunnel, &head, site, &mut trail);
+    let (body, body_failure) = limit_body(body, tunnel, &head, call, &mut trail);
     let visit = Visit {
         client,
         peer: canonical(connection.peer.ip()),
@@ -173,7 +179,10 @@ async fn serve_site(
         Err(failure) => {
             let failure = match body_failure.and_then(|failure| failure.get()) {
                 Some(BodyError::TooLarge) => Failure::BodyTooLarge,
-                Some(BodyError::TimedOut) => Failure::BodyTimeout,
+                Some(BodyError::TimedOut) => {
+                    worker.shard.client_cut(ClientCut::SlowBody);
+                    Failure::BodyTimeout
+                }
                 Some(BodyError::Framing) => Failure::BodyFraming,
                 Some(BodyError::Cut) => Failure::ClientGone,
                 None => failure,
@@ -222,7 +231,7 @@ fn limit_body(
     body: Body,
     tunnel: bool,
     head: &RequestHead,
-    site: &SiteRuntime,
+    call: &Call<'_>,
     trail: &mut Trail,
 ) -> (Body, BodyFailure) {
     if tunnel || !matches!(body, Body::Stream(_)) {
@@ -230,9 +239,14 @@ fn limit_body(
     }
     let (received, failure) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
     trail.count_received(received.clone());
-    let limits = &site.site.limits;
-    let pause = if head.is_grpc() { limits.body.max(limits.tunnel) } else { limits.body };
-    let limited = LimitedBody::new(body, limits.body_bytes, pause, received, failure.clone());
+    let limits = &call.site.site.limits;
+    let pace = if head.is_grpc() {
+        PaceLimit { pause: limits.body.max(limits.tunnel), rate: None }
+    } else {
+        PaceLimit { pause: limits.body, rate: limits.body_rate }
+    };
+    let connection = call.connection.clone();
+    let limited = LimitedBody::new(body, limits.body_bytes, pace, connection, received, failure.clone());
     (Body::stream(limited), Some(failure))
 }
 

@@ -120,11 +120,14 @@ fn read_v1(bytes: &[u8]) -> Result<Progress, HeaderError> {
 
 /// What stands behind `PROXY `, without the line's end.
 fn line_says(line: &[u8]) -> Option<Said> {
-    let text = std::str::from_utf8(line).ok().filter(|text| !text.contains('\r'))?;
-    // Whatever else a proxy writes behind UNKNOWN is to be ignored (section 2.1).
-    if text == "UNKNOWN" || text.starts_with("UNKNOWN ") {
+    if line.contains(&b'\r') {
+        return None;
+    }
+    // Whatever else a proxy writes behind UNKNOWN, text or not, is to be ignored (section 2.1).
+    if line == b"UNKNOWN" || line.starts_with(b"UNKNOWN ") {
         return Some(Said::Nothing);
     }
+    let text = std::str::from_utf8(line).ok()?;
     let mut words = text.split(' ');
     let mut word = || words.next();
     let family = word()?;

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -19,15 +18,20 @@ use snapshot::generation::Drain;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::connection::{Begins, Ending, Wakers};
+use crate::connection::{Begins, Ending};
 use crate::failure;
 use crate::generation::Generation;
+use crate::seats::Seats;
+use crate::sources::Sources;
 use crate::telemetry::access_log::LogHandle;
-use crate::telemetry::metrics::{Metrics, OpenConnection, Shard, SiteMetrics};
+use crate::telemetry::metrics::{Metrics, Shard, SiteMetrics};
 use crate::upstream::pool::Pools;
 use crate::upstream::resolve::{ResolveConfig, ResolveCounters, Resolver};
 
+mod admission;
 mod listeners;
+
+pub use self::admission::Admission;
 
 /// How often a thread shows that it comes round.
 const TICK: Duration = Duration::from_millis(125);
@@ -96,6 +100,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Client connections open now.
     pub connections: AtomicUsize,
+    /// What each client network has open.
+    pub sources: Arc<Sources>,
     /// Requests being served now.
     pub active: AtomicUsize,
     /// How often origin names were looked up, and with what success.
@@ -120,11 +126,12 @@ pub struct Worker {
     random: RefCell<Random>,
     log: RefCell<LogHandle>,
     connections: Cell<usize>,
+    handshakes: Cell<usize>,
     next_connection: Cell<u64>,
     scratch: RefCell<Vec<u8>>,
     /// Both clocks, read together.
     clock: Cell<(std::time::Instant, Timestamp)>,
-    wakers: RefCell<Wakers>,
+    seats: RefCell<Seats>,
     /// Set once the process ends; every `ListenerState` of this thread looks here.
     ending: Rc<Cell<Option<Ending>>>,
     /// Told when the last connection of an ending thread has gone.
@@ -224,24 +231,6 @@ impl Worker {
         self.shared.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a connection in, unless this thread has its fill.
-    pub fn admit(self: &Rc<Self>) -> Option<Admission> {
-        let limit = self.generation().snapshot.limits.connections;
-        if self.connections.get() >= limit {
-            self.shard.connection_refused();
-            return None;
-        }
-        self.connections.set(self.connections.get() + 1);
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        self.next_connection.set(self.next_connection.get() + 1);
-        Some(Admission {
-            worker: self.clone(),
-            id: self.next_connection.get(),
-            place: None,
-            _open: self.shard.connection_opened(),
-        })
-    }
-
     /// Drops an exchange whose time is over, so that it is logged as that and not as a client that left.
     pub fn cut<T>(&self, exchange: T) {
         self.count_cut();
@@ -271,39 +260,6 @@ impl Worker {
     }
 }
 
-/// One admitted connection; counted out when dropped.
-pub struct Admission {
-    worker: Rc<Worker>,
-    /// Number of the connection on this thread.
-    pub id: u64,
-    /// Where its task can be woken.
-    place: Option<u32>,
-    _open: OpenConnection,
-}
-
-impl Admission {
-    /// To be called first in the connection's task, and with the task's own waker: it is woken when it is to end.
-    pub fn wake_with(&mut self, waker: &Waker) {
-        if self.place.is_none() {
-            self.place = Some(self.worker.wakers.borrow_mut().insert(waker.clone()));
-        }
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let worker = &self.worker;
-        if let Some(place) = self.place {
-            worker.wakers.borrow_mut().remove(place);
-        }
-        worker.connections.set(worker.connections.get().saturating_sub(1));
-        worker.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        if worker.connections.get() == 0 && worker.ending.get().is_some() {
-            worker.empty.notify_one();
-        }
-    }
-}
-
 /// The body of an edge thread: runs until it is drained, or until the command channel closes.
 pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, commands: mpsc::Receiver<Command>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -328,10 +284,11 @@ pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, command
             random: RefCell::new(Random::seeded(seed)),
             log: RefCell::new(log),
             connections: Cell::new(0),
+            handshakes: Cell::new(0),
             next_connection: Cell::new(0),
             scratch: RefCell::default(),
             clock: Cell::new(read_clocks()),
-            wakers: RefCell::default(),
+            seats: RefCell::default(),
             ending: Rc::default(),
             empty: Notify::new(),
             cutting: Cell::new(false),
@@ -366,6 +323,7 @@ async fn keep_house(worker: Rc<Worker>, index: usize) {
         if count % LOG_FLUSH_TICKS == 0 {
             worker.log.borrow_mut().flush();
         }
+        worker.relieve(now);
         if now.duration_since(swept) >= POOL_SWEEP {
             swept = now;
             worker.pools.sweep(POOL_MAX_IDLE, now);

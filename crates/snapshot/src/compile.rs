@@ -12,6 +12,7 @@ mod tls;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +26,12 @@ use crate::check;
 use crate::desired::{self, Desired};
 use crate::diagnostic::{about_file, quote};
 use crate::generation::{
-    AccessLog, AccessLogTarget, Certificate, ClientIpDetail, ConnectionLimits, Drain, HostTable, Site,
-    Snapshot,
+    AccessLog, AccessLogTarget, AddressLimits, Certificate, ClientIpDetail, ConnectionLimits, Drain,
+    HostTable, MemoryLimit, Site, Snapshot,
 };
 use crate::review::{Places, Review};
 use crate::source::{FileReference, ISSUED, PEM_BYTES, SourceTree, Unreadable};
+use crate::units::OptionalSize;
 
 pub use defaults::defaults;
 
@@ -370,6 +372,17 @@ impl From<&desired::Limits> for ConnectionLimits {
         Self {
             threads: limits.threads,
             connections: limits.connections,
+            per_address: AddressLimits {
+                connections: limits.connections_per_address,
+                rate: limits.connection_rate_per_address,
+                handshakes: limits.handshakes_per_address,
+            },
+            handshakes: limits.handshakes,
+            memory: match limits.memory {
+                None => MemoryLimit::Half,
+                Some(OptionalSize(Some(size))) => MemoryLimit::Bytes(size.get()),
+                Some(OptionalSize(None)) => MemoryLimit::None,
+            },
             header_bytes: limits.header_bytes.as_usize(),
             header_count: limits.header_count,
             target_bytes: limits.target_bytes.as_usize(),
@@ -378,8 +391,14 @@ impl From<&desired::Limits> for ConnectionLimits {
             header: limits.header.into(),
             keep_alive: limits.keep_alive.into(),
             write: limits.write.into(),
+            write_rate: rate(limits.write_rate),
         }
     }
+}
+
+/// Bytes per second; none at all is no limit.
+fn rate(size: OptionalSize) -> Option<NonZeroU64> {
+    NonZeroU64::new(size.0?.get())
 }
 
 impl From<&desired::Drain> for Drain {

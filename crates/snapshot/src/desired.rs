@@ -172,9 +172,28 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_024))]
     pub threads: Option<usize>,
-    /// Open connections from visitors, per thread.
+    /// Open connections from visitors, per thread. When there are as many, one that is idle makes room for a new one.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: usize,
+    /// Open connections from one address (of IPv6, one /64 network), all threads together. Many visitors can share an
+    /// address. Those of `trust.proxies` are not counted.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_address: usize,
+    /// New connections per second from one address, on average; five times as many at once. Those of `trust.proxies` are
+    /// not counted.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connection_rate_per_address: u32,
+    /// TLS handshakes under way, per thread. When there are as many, one that makes no headway makes room for a new one.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub handshakes: usize,
+    /// TLS handshakes under way from one address, all threads together. Those of `trust.proxies` are not counted.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub handshakes_per_address: usize,
+    /// Memory the serving process may use before it takes no further connections, or `"none"` for no limit. Left out, half
+    /// of what the machine has, or of what its control group allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-minimum" = "16MiB", "x-maximum" = "1024TiB"))]
+    pub memory: Option<OptionalSize>,
     /// Size of a request's head: request line and header fields together.
     #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "1MiB"))]
     pub header_bytes: ByteSize,
@@ -196,9 +215,13 @@ pub struct Limits {
     /// Time an idle connection is kept for the next request.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1d"))]
     pub keep_alive: Period,
-    /// Time a visitor may take to accept the next piece of a response.
+    /// Time a visitor may take to accept the next piece of a response, and be behind with `write_rate`.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1d"))]
     pub write: Period,
+    /// Bytes per second a visitor has to accept on average, while there are any for it; or `"none"`. Does not hold for
+    /// WebSockets, event streams and gRPC calls. The streams of an HTTP/2 connection share it.
+    #[schemars(extend("x-minimum" = "1B", "x-maximum" = "1GiB"))]
+    pub write_rate: OptionalSize,
 }
 
 impl Default for Limits {
@@ -206,6 +229,11 @@ impl Default for Limits {
         Self {
             threads: None,
             connections: 10_000,
+            connections_per_address: 1_024,
+            connection_rate_per_address: 200,
+            handshakes: 2_000,
+            handshakes_per_address: 512,
+            memory: None,
             header_bytes: ByteSize::kibibytes(32),
             header_count: 100,
             target_bytes: ByteSize::kibibytes(8),
@@ -214,6 +242,7 @@ impl Default for Limits {
             header: Period::seconds(15),
             keep_alive: Period::seconds(75),
             write: Period::seconds(60),
+            write_rate: OptionalSize(Some(ByteSize::bytes(512))),
         }
     }
 }
@@ -476,9 +505,13 @@ pub struct SiteLimits {
     /// Size of a request's body, or `"none"` for no limit.
     #[schemars(extend("x-maximum" = "1024TiB"))]
     pub body_bytes: OptionalSize,
-    /// Time between two pieces of a request's body.
+    /// Time between two pieces of a request's body, and to be behind with `body_rate`.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1d"))]
     pub body: Period,
+    /// Bytes per second a request's body has to bring on average, while the origin takes them; or `"none"`. Does not hold
+    /// for WebSockets and gRPC calls. The streams of an HTTP/2 connection share it.
+    #[schemars(extend("x-minimum" = "1B", "x-maximum" = "1GiB"))]
+    pub body_rate: OptionalSize,
     /// Time a WebSocket, or another upgraded connection, may be silent.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "30d"))]
     pub tunnel: Period,
@@ -486,6 +519,11 @@ pub struct SiteLimits {
 
 impl Default for SiteLimits {
     fn default() -> Self {
-        Self { body_bytes: OptionalSize(None), body: Period::seconds(60), tunnel: Period::seconds(600) }
+        Self {
+            body_bytes: OptionalSize(None),
+            body: Period::seconds(60),
+            body_rate: OptionalSize(Some(ByteSize::bytes(512))),
+            tunnel: Period::seconds(600),
+        }
     }
 }

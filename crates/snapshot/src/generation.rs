@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -433,6 +434,12 @@ pub struct ConnectionLimits {
     pub threads: Option<usize>,
     /// Open client connections per edge thread.
     pub connections: usize,
+    /// What one address may have, over all threads.
+    pub per_address: AddressLimits,
+    /// Unfinished TLS handshakes per edge thread.
+    pub handshakes: usize,
+    /// Resident memory of the process from which on it takes no further connections.
+    pub memory: MemoryLimit,
     /// Bytes of a request head (request line and headers; the header list in HTTP/2).
     pub header_bytes: usize,
     /// Number of header fields.
@@ -447,8 +454,32 @@ pub struct ConnectionLimits {
     pub header: Duration,
     /// Idle time of a kept-alive connection.
     pub keep_alive: Duration,
-    /// Time a client may take to accept the next piece of a response.
+    /// Time a client may take to accept the next piece of a response, and be behind with `write_rate`.
     pub write: Duration,
+    /// Bytes per second a client has to accept on average; `None` is no such limit.
+    pub write_rate: Option<NonZeroU64>,
+}
+
+/// What one address (of IPv6, one /64 network) may have, over all threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressLimits {
+    /// Open connections.
+    pub connections: usize,
+    /// New connections per second, on average.
+    pub rate: u32,
+    /// Unfinished TLS handshakes.
+    pub handshakes: usize,
+}
+
+/// Memory a process may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// Half of what the machine has, or of what its control group allows.
+    Half,
+    /// So many bytes.
+    Bytes(u64),
+    /// Whatever there is.
+    None,
 }
 
 /// Limits that hold once the site is known.
@@ -456,8 +487,10 @@ pub struct ConnectionLimits {
 pub struct SiteLimits {
     /// Bytes of a request body; `None` is no limit.
     pub body_bytes: Option<u64>,
-    /// Time between two pieces of a request body.
+    /// Time between two pieces of a request body, and to be behind with `body_rate`.
     pub body: Duration,
+    /// Bytes per second a request body has to bring on average; `None` is no such limit.
+    pub body_rate: Option<NonZeroU64>,
     /// Idle time of a WebSocket or other upgraded connection.
     pub tunnel: Duration,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use base::id::ContentHash;
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::generation::{
     AccessLogTarget, Acme, AcmeChallenge, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail, Compatibility,
-    ConnectionLimits, HostHeader, Origin, OriginHttp, OriginVerify, ProxyProtocol, Site, Snapshot, TlsPolicy,
+    ConnectionLimits, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify, ProxyProtocol, Site,
+    Snapshot, TlsPolicy,
 };
 use crate::units::{ByteSize, Period};
 
@@ -133,6 +135,10 @@ fn size(bytes: usize) -> ByteSize {
     ByteSize::bytes(bytes as u64)
 }
 
+fn rate(limit: Option<NonZeroU64>) -> String {
+    limit.map_or_else(|| "none".to_owned(), |rate| ByteSize::bytes(rate.get()).to_string())
+}
+
 struct Lines {
     prefix: String,
     lines: Vec<String>,
@@ -165,6 +171,16 @@ impl Lines {
         let threads = limits.threads.map_or_else(|| "one per core".to_owned(), |count| count.to_string());
         self.add("limits.threads", threads);
         self.add("limits.connections", limits.connections);
+        self.add("limits.connections_per_address", limits.per_address.connections);
+        self.add("limits.connection_rate_per_address", limits.per_address.rate);
+        self.add("limits.handshakes", limits.handshakes);
+        self.add("limits.handshakes_per_address", limits.per_address.handshakes);
+        let memory = match limits.memory {
+            MemoryLimit::Half => "half of what there is".to_owned(),
+            MemoryLimit::Bytes(bytes) => ByteSize::bytes(bytes).to_string(),
+            MemoryLimit::None => "none".to_owned(),
+        };
+        self.add("limits.memory", memory);
         self.add("limits.header_bytes", size(limits.header_bytes));
         self.add("limits.header_count", limits.header_count);
         self.add("limits.target_bytes", size(limits.target_bytes));
@@ -173,6 +189,7 @@ impl Lines {
         self.add("limits.header", period(limits.header));
         self.add("limits.keep_alive", period(limits.keep_alive));
         self.add("limits.write", period(limits.write));
+        self.add("limits.write_rate", rate(limits.write_rate));
     }
 
     fn site(&mut self, site: &Site) {
@@ -191,6 +208,7 @@ impl Lines {
         let body_bytes = site.limits.body_bytes.map(|bytes| ByteSize::bytes(bytes).to_string());
         self.add("limits.body_bytes", body_bytes.unwrap_or_else(|| "none".to_owned()));
         self.add("limits.body", period(site.limits.body));
+        self.add("limits.body_rate", rate(site.limits.body_rate));
         self.add("limits.tunnel", period(site.limits.tunnel));
         let outer = self.prefix.clone();
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod broken_config;
 mod browser;
+mod budgets;
 mod certificates;
 mod certificates_acme;
 mod differential;
@@ -24,6 +25,7 @@ mod refusals;
 mod reload;
 mod resilience;
 mod shutdown;
+mod slowness;
 mod stage;
 mod supervision;
 mod taster;

@@ -25,6 +25,7 @@ impl EdgeProcess {
                 }
             }
         }
+        warnings.extend(self.metrics.pressure().warnings());
         let (mut sites, mut certificates) = (Vec::new(), Vec::new());
         if let Some(generation) = &generation {
             let found = generation.certificates.warnings_at(now());

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use base::event::{Completion, Protocol};
 use bytes::Bytes;
@@ -15,10 +15,12 @@ use tokio::time::Instant;
 use super::body::{Decoded, Decoder};
 use super::encode::{self, BodyFraming, SendBody, SendError};
 use super::parse::{self, Framing, HeadEnd, HeadLimits, ParsedRequest, Refusal};
-use crate::connection::{Connection, Cutoff, Ending};
-use crate::io::{BODY_READ, HEAD_READ, Idle, Io, Linger, ReadBuffer, Timer, WriteBuffer};
+use crate::connection::{Connection, Cutoff};
+use crate::io::{BODY_READ, HEAD_READ, Io, Linger, ReadBuffer, Timer, WriteBuffer};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
+use crate::pace::{Pace, WritePace as _};
 use crate::pipeline::{self, Inform, Request, Response};
+use crate::telemetry::metrics::ClientCut;
 use crate::worker::Worker;
 
 /// A lone CR LF before a request line is skipped, as RFC 9112 section 2.2 asks; more is junk.
@@ -65,6 +67,9 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
         let again = match next {
             Next::Closed => return,
             Next::Refused(refusal) => {
+                if refusal.status == 408 {
+                    worker.shard.client_cut(ClientCut::SlowHead);
+                }
                 refuse(&link, refusal, &connection, &worker, &limits).await;
                 linger(&link, input).await;
                 return;
@@ -140,11 +145,19 @@ impl<'a> HeadWait<'a> {
                 Poll::Pending => break,
             }
         }
+        // Another connection needs the room, and there has not been a request here that the client could be waiting for.
+        if connection.requests.get() == 0 && connection.seat.left().is_some() {
+            return Poll::Ready(Next::Closed);
+        }
         let since = *self.since.get_or_insert_with(Instant::now);
         let deadline = if self.begun {
+            if connection.requests.get() > 0 {
+                connection.seat.busy();
+            }
             since + self.limits.header
         } else {
-            Ending::idle_until(connection.listener.ending(), since + self.limits.keep_alive)
+            connection.seat.idle(since);
+            connection.idle_until(since + self.limits.keep_alive)
         };
         if timer.poll(cx, deadline).is_pending() {
             return Poll::Pending;
@@ -213,6 +226,7 @@ async fn exchange(
     if !matches!(framing, Framing::None | Framing::Length(0)) {
         head.upgrade = None;
     }
+    connection.seat.busy();
     let tunnel = head.upgrade.is_some();
     let http10 = head.protocol == Protocol::Http10;
     let to_head = head.method == http::Method::HEAD;
@@ -231,7 +245,7 @@ async fn exchange(
     let request = Request { head, body, tunnel };
     // Boxed, so that an idle connection does not carry the memory of a whole request.
     let serving = Box::pin(pipeline::serve(request, connection, worker, &mut inform));
-    let Some(response) = until_cutoff(serving, connection, worker).await else { return Again::No };
+    let Some(response) = until_cutoff(serving, link, connection, worker).await else { return Again::No };
 
     let upgraded = tunnel && response.head.status == 101;
     let keep = keep_alive && !upgraded && !response.close && !connection.is_draining();
@@ -261,22 +275,55 @@ async fn exchange(
     }
 }
 
-/// Serves a request unless its connection is ending and the time for requests is over.
+/// Serves a request unless its client leaves, or its connection is ending and the time for requests is over.
 async fn until_cutoff(
     mut serving: Pin<Box<impl Future<Output = Response>>>,
+    link: &Link,
     connection: &Connection,
     worker: &Worker,
 ) -> Option<Response> {
     let mut cutoff = Cutoff::default();
-    let response = poll_fn(|cx| match serving.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending => cutoff.poll(cx, &connection.listener, || false).map(|()| None),
+    let (mut late, mut departure) = (false, Departure::default());
+    let response = poll_fn(|cx| {
+        if let Poll::Ready(response) = serving.as_mut().poll(cx) {
+            return Poll::Ready(Some(response));
+        }
+        late = cutoff.poll(cx, &connection.listener, &connection.seat, || false).is_ready();
+        if late || departure.poll(cx, link).is_ready() { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;
-    if response.is_none() {
+    if late {
         worker.cut(serving);
     }
     response
+}
+
+/// Notices a client that leaves before it has its answer, and ends its side only as one that leaves: nginx takes it the same
+/// way. What it sends meanwhile is kept for later, so much of it as a head may be; with more, it is not looked for any longer.
+#[derive(Default)]
+struct Departure {
+    blind: bool,
+}
+
+impl Departure {
+    /// Ready when it has left. Asks the kernel for nothing unless the runtime has heard of something.
+    fn poll(&mut self, cx: &mut Context<'_>, link: &Link) -> Poll<()> {
+        // While a body holds the reading side, whoever reads the body finds out.
+        let Some(mut inbound) = link.parked.take().filter(|_| !self.blind) else { return Poll::Pending };
+        let gone = loop {
+            if inbound.input.bytes().len() >= HEAD_READ {
+                self.blind = true;
+                break Poll::Pending;
+            }
+            match inbound.input.poll_read(cx, &mut *link.io.borrow_mut(), HEAD_READ) {
+                Poll::Ready(Ok(0) | Err(_)) => break Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        link.parked.set(Some(inbound));
+        gone
+    }
 }
 
 /// What the response must look like on this connection.
@@ -326,8 +373,7 @@ async fn send_response(
     encode::response_head(link.out.borrow_mut().tail(), &head, framing, option);
 
     let mut send = if reply.parting { SendBody::last(framing) } else { SendBody::new(framing) };
-    let (mut idle, mut cutoff) = (Idle::default(), Cutoff::default());
-    let mut last = (0, 0);
+    let (mut pace, mut cutoff, mut departure) = (None, Cutoff::default(), Departure::default());
     let outcome = poll_fn(|cx| {
         let mut out = link.out.borrow_mut();
         match send.poll(cx, &mut body, &mut out, &link.io) {
@@ -336,21 +382,22 @@ async fn send_response(
             Poll::Ready(Err(SendError::Source(BodyError::TimedOut))) => Poll::Ready(Completion::TimedOut),
             Poll::Ready(Err(_)) => Poll::Ready(Completion::OriginCut),
             Poll::Pending => {
-                // Only the client is timed here, and only while it does not take what is ready for it.
-                let now = (send.sent, out.pending());
-                if now != last || !send.is_blocked(&out) {
-                    idle.progress();
-                    last = now;
-                }
                 let lasting = || reply.upgraded || head.is_lasting();
-                if cutoff.poll(cx, &connection.listener, lasting).is_ready() {
+                if cutoff.poll(cx, &connection.listener, &connection.seat, lasting).is_ready() {
                     worker.count_cut();
                     return Poll::Ready(Completion::TimedOut);
                 }
+                // Only the client is timed here, and only while it does not take what is ready for it.
+                let taken = send.sent.saturating_sub(out.pending() as u64);
                 if !send.is_blocked(&out) {
-                    return Poll::Pending;
+                    pace.as_mut().into_iter().for_each(|pace: &mut Pace| pace.rest(taken));
+                    drop(out);
+                    return departure.poll(cx, link).map(|()| Completion::ClientGone);
                 }
-                idle.poll(cx, limits.write).map(|()| Completion::TimedOut)
+                let pace = pace.get_or_insert_with(|| Pace::new(limits.write_pace(lasting())));
+                ready!(pace.poll(cx, taken, 1));
+                worker.shard.client_cut(ClientCut::SlowReader);
+                Poll::Ready(Completion::TimedOut)
             }
         }
     })

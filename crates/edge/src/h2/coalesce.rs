@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::guard::{Fate, Guard, Peer};
+use super::heading::Heading;
 use super::preface::PrefaceReader;
 use crate::io::{Io, Linger, WriteBuffer};
 use crate::telemetry::metrics::Flood;
@@ -26,7 +27,21 @@ pub struct Shared {
     /// Listens in on the client's first frames; `None` towards origins and once it has seen enough.
     preface: Option<Box<PrefaceReader>>,
     guard: Guard,
+    /// Watches a client's field blocks; not looked at towards origins.
+    heading: Heading,
     full: bool,
+    /// Bytes the kernel has taken.
+    taken: u64,
+}
+
+impl Shared {
+    /// Writes out what has gathered, and counts it.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.out.pending();
+        let outcome = self.out.poll_flush(cx, &mut self.io);
+        self.taken += before.saturating_sub(self.out.pending()) as u64;
+        outcome
+    }
 }
 
 /// The handle `h2` reads and writes through.
@@ -36,9 +51,15 @@ pub struct Coalesce(Rc<RefCell<Shared>>);
 impl Coalesce {
     /// Wraps a transport to this peer, on which `streams` may be open at a time; a client introduces itself.
     pub fn new(io: Io, peer: Peer, streams: u32) -> Self {
-        let preface = (peer == Peer::Client).then(Box::default);
-        let (out, guard) = (WriteBuffer::default(), Guard::new(peer, streams, Instant::now()));
-        Self(Rc::new(RefCell::new(Shared { io, out, preface, guard, full: false })))
+        Self(Rc::new(RefCell::new(Shared {
+            io,
+            out: WriteBuffer::default(),
+            preface: (peer == Peer::Client).then(Box::default),
+            guard: Guard::new(peer, streams, Instant::now()),
+            heading: Heading::default(),
+            full: false,
+            taken: 0,
+        })))
     }
 
     /// What the peer floods this side with. Nothing is read from it any more, and the connection is to be closed.
@@ -53,15 +74,25 @@ impl Coalesce {
 
     /// Writes out what has gathered. Answers true when `h2` had been told to wait and can go on.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let Shared { io, out, full, .. } = &mut *self.0.borrow_mut();
-        ready!(out.poll_flush(cx, io))?;
-        out.rest();
-        Poll::Ready(Ok(std::mem::take(full)))
+        let mut shared = self.0.borrow_mut();
+        ready!(shared.poll_flush(cx))?;
+        shared.out.rest();
+        Poll::Ready(Ok(std::mem::take(&mut shared.full)))
     }
 
     /// Bytes waiting for the peer to take them.
     pub fn pending(&self) -> usize {
         self.0.borrow().out.pending()
+    }
+
+    /// Whether the client has begun a field block and not ended it.
+    pub fn is_in_head(&self) -> bool {
+        self.0.borrow().heading.is_open()
+    }
+
+    /// Bytes the peer's side has taken from the beginning.
+    pub fn taken(&self) -> u64 {
+        self.0.borrow().taken
     }
 
     /// Ends the connection so that the peer gets all that was written; at once when it does not take it.
@@ -81,11 +112,12 @@ impl Coalesce {
 
 impl AsyncRead for Coalesce {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Shared { io, preface, guard, .. } = &mut *self.0.borrow_mut();
+        let Shared { io, preface, guard, heading, .. } = &mut *self.0.borrow_mut();
         if guard.flood().is_none() {
             let before = buf.filled().len();
             ready!(Pin::new(io).poll_read(cx, buf))?;
             let bytes = buf.filled().get(before..).unwrap_or_default();
+            heading.read(bytes);
             if let Some(reader) = preface {
                 reader.push(bytes);
             }
@@ -104,13 +136,13 @@ impl AsyncRead for Coalesce {
 
 impl AsyncWrite for Coalesce {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let Shared { io, out, full, guard, .. } = &mut *self.0.borrow_mut();
-        if out.pending() >= HIGH_WATER && out.poll_flush(cx, io)?.is_pending() {
-            *full = true;
+        let mut shared = self.0.borrow_mut();
+        if shared.out.pending() >= HIGH_WATER && shared.poll_flush(cx)?.is_pending() {
+            shared.full = true;
             return Poll::Pending;
         }
-        out.tail().extend_from_slice(buf);
-        guard.wrote(buf.len());
+        shared.out.tail().extend_from_slice(buf);
+        shared.guard.wrote(buf.len());
         Poll::Ready(Ok(buf.len()))
     }
 

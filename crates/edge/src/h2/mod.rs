@@ -5,6 +5,7 @@ pub mod client;
 pub mod coalesce;
 pub mod convert;
 pub mod guard;
+pub mod heading;
 pub mod outbox;
 pub mod preface;
 pub mod server;

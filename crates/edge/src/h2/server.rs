@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base::event::Completion;
@@ -25,10 +25,11 @@ use super::guard::{Abandoned, Fate, Peer};
 use super::outbox::Outbox;
 use crate::connection::{Connection, Cutoff, Ending};
 use crate::h1::parse::Refusal;
-use crate::io::{Idle, Io, Linger, Timer};
+use crate::io::{Io, Linger, Timer};
 use crate::message::{Body, BodyError, BodyLength, ResponseHead};
+use crate::pace::{Pace, WritePace as _};
 use crate::pipeline::{self, Inform, Request, Response};
-use crate::telemetry::metrics::Flood;
+use crate::telemetry::metrics::{ClientCut, Flood};
 use crate::worker::Worker;
 
 /// Bytes a client may send on one stream before the edge has read them.
@@ -75,9 +76,7 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
         }
         match outcome {
             Poll::Ready(opened) => Poll::Ready(opened.ok()),
-            Poll::Pending => {
-                timer.poll(cx, Ending::idle_until(connection.listener.ending(), deadline)).map(|()| None)
-            }
+            Poll::Pending => timer.poll(cx, connection.idle_until(deadline)).map(|()| None),
         }
     })
     .await;
@@ -93,8 +92,9 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
             worker,
             limits,
             timer,
-            write_idle: Idle::default(),
-            written: 0,
+            write_pace: Pace::new(limits.write_pace(false)),
+            head_since: None,
+            head_timer: Timer::default(),
             quiet_since: None,
             going_away: None,
             ending: None,
@@ -120,8 +120,10 @@ struct Driver {
     worker: Rc<Worker>,
     limits: ConnectionLimits,
     timer: Timer,
-    write_idle: Idle,
-    written: usize,
+    write_pace: Pace,
+    /// Since when a field block is under way.
+    head_since: Option<Instant>,
+    head_timer: Timer,
     /// Since when there is nothing to do; asked of the clock only then.
     quiet_since: Option<Instant>,
     /// Since when it says goodbye because it was idle for too long.
@@ -191,6 +193,7 @@ impl Driver {
                     if let Some(preface) = self.io.take_preface() {
                         crate::ignore(self.connection.preface.set(preface));
                     }
+                    self.connection.seat.busy();
                     let stream = serve_stream(
                         request,
                         respond,
@@ -229,13 +232,27 @@ impl Driver {
         Poll::Ready(())
     }
 
-    fn poll_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let pending = self.io.pending();
-        if pending != self.written || pending == 0 {
-            self.write_idle.progress();
-            self.written = pending;
+    /// Ready when a field block has been under way for too long.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.io.is_in_head() {
+            self.head_since = None;
+            return Poll::Pending;
         }
-        if pending > 0 && self.write_idle.poll(cx, self.limits.write).is_ready() {
+        let since = *self.head_since.get_or_insert_with(Instant::now);
+        ready!(self.head_timer.poll(cx, since + self.limits.header));
+        self.worker.shard.client_cut(ClientCut::SlowHead);
+        Poll::Ready(())
+    }
+
+    fn poll_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (pending, taken) = (self.io.pending(), self.io.taken());
+        if pending == 0 {
+            self.write_pace.rest(taken);
+        } else if self.write_pace.poll(cx, taken, 1).is_ready() {
+            self.worker.shard.client_cut(ClientCut::SlowReader);
+            return Poll::Ready(());
+        }
+        if self.connection.seat.is_cleared() || self.poll_head(cx).is_ready() {
             return Poll::Ready(());
         }
         // A response may have ended for its stream and still be on its way to a slow client.
@@ -243,9 +260,13 @@ impl Driver {
             self.quiet_since = None;
             return Poll::Pending;
         }
-        let deadline = *self.quiet_since.get_or_insert_with(Instant::now) + self.limits.keep_alive;
-        let deadline = self.going_away.map_or(deadline, |since| deadline.min(since + GOAWAY_GRACE));
-        if self.timer.poll(cx, Ending::idle_until(self.ending, deadline)).is_pending() {
+        let quiet_since = *self.quiet_since.get_or_insert_with(Instant::now);
+        self.connection.seat.idle(quiet_since);
+        let deadline = match self.going_away {
+            Some(since) => Ending::idle_until(self.ending, since + GOAWAY_GRACE),
+            None => self.connection.idle_until(quiet_since + self.limits.keep_alive),
+        };
+        if self.timer.poll(cx, deadline).is_pending() {
             return Poll::Pending;
         }
         if self.going_away.is_some() || self.ending.is_some() {
@@ -264,6 +285,22 @@ fn is_flood(error: &h2::Error) -> bool {
     error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
+/// Counts one more stream among those that share the connection, while it lives.
+struct Sharer(Rc<Connection>);
+
+impl Sharer {
+    fn new(connection: Rc<Connection>) -> Self {
+        connection.sharers.set(connection.sharers.get() + 1);
+        Self(connection)
+    }
+}
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        self.0.sharers.set(self.0.sharers.get().saturating_sub(1));
+    }
+}
+
 /// The sending half of a stream, shared by whoever may send an interim response.
 pub type Respond = Rc<RefCell<SendResponse<Bytes>>>;
 
@@ -277,6 +314,7 @@ async fn serve_stream(
     outbox: Rc<Outbox>,
 ) -> Fate {
     let respond: Respond = Rc::new(RefCell::new(respond));
+    let _sharer = Sharer::new(connection.clone());
     let (parts, receive) = request.into_parts();
     let ends_here = receive.is_end_stream();
     let to_head = parts.method == http::Method::HEAD;
@@ -333,7 +371,7 @@ async fn serve(
             return Poll::Ready(Err(Fate::Abandoned));
         }
         // The connection is ending, and the time for requests is over.
-        cutoff.poll(cx, &connection.listener, || lasting).map(|()| Err(Fate::Answered))
+        cutoff.poll(cx, &connection.listener, &connection.seat, || lasting).map(|()| Err(Fate::Answered))
     })
     .await;
     if let Err(Fate::Answered) = served {
@@ -381,25 +419,26 @@ async fn send_response(
         return Completion::Complete;
     }
     let mut send = SendBody::new(stream, announced, Some(outbox));
-    let (mut idle, mut cutoff, mut last) = (Idle::default(), Cutoff::default(), 0);
+    let (mut pace, mut cutoff) = (None, Cutoff::default());
+    let lasting = || head.status == 101 || head.is_lasting();
     let completion = poll_fn(|cx| match send.poll(cx, &mut body) {
         Poll::Ready(Ok(())) => Poll::Ready(Completion::Complete),
         Poll::Ready(Err(SendError::Sink)) => Poll::Ready(Completion::ClientGone),
         Poll::Ready(Err(SendError::Source(BodyError::TimedOut))) => Poll::Ready(Completion::TimedOut),
         Poll::Ready(Err(SendError::Source(_))) => Poll::Ready(Completion::OriginCut),
         Poll::Pending => {
-            if send.sent != last || !send.is_blocked() {
-                last = send.sent;
-                idle.progress();
-            }
-            if cutoff.poll(cx, &connection.listener, || head.status == 101 || head.is_lasting()).is_ready() {
+            if cutoff.poll(cx, &connection.listener, &connection.seat, lasting).is_ready() {
                 worker.count_cut();
                 return Poll::Ready(Completion::TimedOut);
             }
             if !send.is_blocked() {
+                pace.as_mut().into_iter().for_each(|pace: &mut Pace| pace.rest(send.sent));
                 return Poll::Pending;
             }
-            idle.poll(cx, limits.write).map(|()| Completion::TimedOut)
+            let pace = pace.get_or_insert_with(|| Pace::new(limits.write_pace(lasting())));
+            ready!(pace.poll(cx, send.sent, connection.sharers.get()));
+            worker.shard.client_cut(ClientCut::SlowReader);
+            Poll::Ready(Completion::TimedOut)
         }
     })
     .await;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{Command, Done, LAST_WORDS, Worker};
 use crate::accept::{self, Stop};
 use crate::connection::{Ending, ListenerState};
+use crate::pace;
 use snapshot::generation::Drain;
 
 /// Silence after which TCP asks whether the client is there, and how often: a NAT forgets silent connections after minutes.
@@ -57,7 +58,7 @@ pub(super) async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Comman
                     let limits = worker.generation().snapshot.drain;
                     listener.state.removed.set(Some(Ending::of_listener(&limits, Instant::now())));
                     listener.stop(true, &done);
-                    worker.wakers.borrow().wake();
+                    worker.seats.borrow().wake();
                 }
             }
             Command::Drain { limits, done } => {
@@ -75,7 +76,7 @@ pub(super) async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Comman
 async fn drain(worker: &Rc<Worker>, listeners: impl Iterator<Item = Listener>, limits: &Drain) {
     let now = Instant::now();
     worker.ending.set(Some(Ending::of_process(limits, now)));
-    worker.wakers.borrow().wake();
+    worker.seats.borrow().wake();
     for mut listener in listeners {
         for AcceptLoop { stop, task } in listener.loops.drain(..) {
             // The loop can only be gone when its socket is closed already.
@@ -119,12 +120,14 @@ impl Listener {
             rehearsal,
             removed: Cell::new(None),
             process: worker.ending.clone(),
+            pressure: worker.shared.metrics.pressure().clone(),
         };
         Self { state: Rc::new(state), loops: Vec::new() }
     }
 
     fn accept(&mut self, socket: std::net::TcpListener, worker: &Rc<Worker>) {
         inherit(&socket);
+        pace::limit_unsent(&socket);
         let bound = socket.local_addr().ok().filter(|address| !address.ip().is_unspecified());
         self.state.bound.set(bound);
         match tokio::net::TcpListener::from_std(socket) {

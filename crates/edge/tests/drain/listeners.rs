@@ -85,7 +85,7 @@ fn a_full_thread_says_so_over_plain_http() {
     assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("\r\nRetry-After: "), "{told}");
     let (head, body) = told.split_once("\r\n\r\n").unwrap();
     assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{told}");
-    assert!(world.metrics.render().contains("rempart_connections_refused_total 1\n"));
+    assert!(world.metrics.render().contains("rempart_connections_refused_total{reason=\"connections\"} 1\n"));
     assert_eq!(world.edge.pulse().accepted, 1);
     first.ask("/");
     assert_eq!(first.answer().0.status, 200);

@@ -62,6 +62,7 @@ impl Judge<'_> {
                 limits: SiteLimits {
                     body_bytes: site.limits.body_bytes.0.map(|size| size.get()),
                     body: site.limits.body.into(),
+                    body_rate: super::rate(site.limits.body_rate),
                     tunnel: site.limits.tunnel.into(),
                 },
                 hosts,

@@ -103,6 +103,44 @@ label_values! {
 }
 
 label_values! {
+    /// What there was too much of when a connection was refused.
+    ConnectionRefused {
+        /// Connections on the thread, and none that could make room.
+        Connections = "connections",
+        /// Connections for the file descriptors there are.
+        Descriptors = "descriptors",
+        /// Memory or descriptors in use.
+        Pressure = "pressure",
+        /// Unfinished handshakes on the thread.
+        Handshakes = "handshakes",
+        /// Connections of one client network.
+        AddressConnections = "address_connections",
+        /// New connections of one client network in a short time.
+        AddressRate = "address_rate",
+        /// Unfinished handshakes of one client network.
+        AddressHandshakes = "address_handshakes",
+    }
+}
+
+label_values! {
+    /// Why a client was cut off, or asked to leave.
+    ClientCut {
+        /// A request head did not come in time.
+        SlowHead = "slow_head",
+        /// Its request body came too slowly.
+        SlowBody = "slow_body",
+        /// It took a response too slowly.
+        SlowReader = "slow_reader",
+        /// It was idle, and another connection needed the room.
+        Idle = "idle",
+        /// It had not sent a whole request, and another connection needed the room.
+        Unused = "unused",
+        /// The process was short of memory or descriptors.
+        Pressure = "pressure",
+    }
+}
+
+label_values! {
     /// How one attempt at an origin ended.
     OriginResult {
         /// A response head below 500 came.

@@ -15,11 +15,14 @@ use base::event::Protocol;
 use base::id::ContentHash;
 use base::time::Timestamp;
 
+pub use self::labels::{
+    ClientCut, ConnectionRefused, Flood, Handshake, OriginConnection, OriginResult, Retry, Wait,
+};
 use self::labels::{Failures, PROTOCOLS, protocol_slot};
-pub use self::labels::{Flood, Handshake, OriginConnection, OriginResult, Retry, Wait};
 use self::site::{Counters, SiteCore};
 pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics, Waiting};
 use super::access_log::LogCounts;
+use crate::pressure::Pressure;
 
 /// Sites with a label of their own; those beyond it share the label `other`. Sites of older generations make room.
 pub const MAX_SITES: usize = 512;
@@ -45,6 +48,7 @@ pub struct Metrics {
     shards: Mutex<Vec<Arc<Shard>>>,
     log: Arc<LogCounts>,
     state: Mutex<State>,
+    pressure: Arc<Pressure>,
     started: Timestamp,
 }
 
@@ -91,6 +95,7 @@ impl Metrics {
             shards: Mutex::default(),
             log,
             state: Mutex::default(),
+            pressure: Arc::default(),
             started: Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
         }
     }
@@ -132,6 +137,11 @@ impl Metrics {
     /// What the supervisor has counted.
     pub fn set_supervision(&self, supervision: Supervision) {
         lock(&self.state).supervision = Some(supervision);
+    }
+
+    /// How short the process is of resources; looked at by the edge.
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.pressure
     }
 
     /// What the access log counts into.
@@ -233,8 +243,9 @@ pub struct Shard {
     requests: AtomicU64,
     failures: AtomicU64,
     accepted: AtomicU64,
-    refused: AtomicU64,
     introductions_failed: AtomicU64,
+    refused: Counters<{ ConnectionRefused::ALL.len() }>,
+    cut: Counters<{ ClientCut::ALL.len() }>,
 }
 
 impl Shard {
@@ -248,8 +259,9 @@ impl Shard {
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
             introductions_failed: AtomicU64::new(0),
+            refused: Counters::new(),
+            cut: Counters::new(),
         }
     }
 
@@ -265,9 +277,14 @@ impl Shard {
         OpenConnection(self.clone())
     }
 
-    /// A client connection was closed again because the thread had as many as it may have.
-    pub fn connection_refused(&self) {
-        self.refused.fetch_add(1, Relaxed);
+    /// A client connection was closed as soon as it had been accepted.
+    pub fn connection_refused(&self, reason: ConnectionRefused) {
+        self.refused.add(reason.index(), 1);
+    }
+
+    /// A client was too slow, or its connection had to make room.
+    pub fn client_cut(&self, reason: ClientCut) {
+        self.cut.add(reason.index(), 1);
     }
 
     /// A trusted proxy's connection was closed because it did not begin with a PROXY header as it should.

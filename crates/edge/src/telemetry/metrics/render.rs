@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use api::process::Supervision;
 
 use super::labels::{
-    Flood, Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS, Retry, Wait, status_label,
+    ClientCut, ConnectionRefused, Flood, Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS,
+    Retry, Wait, status_label,
 };
 use super::site::{BUCKET_LABELS, OriginCore, SiteCore, SiteTotals};
 use super::{Metrics, Shard, connection_slot, lock, process};
@@ -35,6 +36,7 @@ pub(super) fn render(metrics: &Metrics) -> String {
     origins(&mut out, &sites);
     waits(&mut out, &sites);
     connections(&mut out, metrics);
+    pressure(&mut out, metrics);
     access_log(&mut out, metrics);
     configuration(&mut out, metrics);
     build_and_process(&mut out, metrics);
@@ -140,9 +142,17 @@ fn connections(out: &mut Exposition, metrics: &Metrics) {
     out.sample(&[], metrics.open_connections());
     let shards = metrics.all_shards();
     let sum = |read: &dyn Fn(&Shard) -> u64| shards.iter().map(|shard| read(shard)).sum::<u64>();
-    let help = "Client connections closed at once because a thread had its fill.";
+    let help = "Client connections closed as soon as they were accepted, by what there was too much of.";
     out.family("rempart_connections_refused_total", "counter", help);
-    out.sample(&[], sum(&|shard| shard.refused.load(Relaxed)));
+    for reason in ConnectionRefused::ALL {
+        let count = sum(&|shard| shard.refused.get(reason.index()));
+        out.sample(&[("reason", reason.name())], count);
+    }
+    let help = "Clients cut off because they were too slow, or asked to leave to make room.";
+    out.family("rempart_clients_cut_total", "counter", help);
+    for reason in ClientCut::ALL {
+        out.sample(&[("reason", reason.name())], sum(&|shard| shard.cut.get(reason.index())));
+    }
     let help = "Connections of trusted proxies closed because of a bad, missing or late PROXY header.";
     out.family("rempart_proxy_headers_refused_total", "counter", help);
     out.sample(&[], sum(&|shard| shard.introductions_failed.load(Relaxed)));
@@ -163,6 +173,22 @@ fn connections(out: &mut Exposition, metrics: &Metrics) {
         for flood in Flood::ALL {
             let count = |shard: &Shard| shard.floods.get(side).map_or(0, |floods| floods.get(flood.index()));
             out.sample(&[("peer", name), ("reason", flood.name())], sum(&count));
+        }
+    }
+}
+
+fn pressure(out: &mut Exposition, metrics: &Metrics) {
+    let pressure = metrics.pressure();
+    let both = [("memory", pressure.memory()), ("descriptors", pressure.descriptors())];
+    let help = "How short the process is: 0 not at all, 1 no new connections, 2 no new requests.";
+    out.family("rempart_pressure", "gauge", help);
+    for (resource, (level, _)) in &both {
+        out.sample(&[("resource", resource)], *level as u8);
+    }
+    out.family("rempart_resource_limit", "gauge", "Where shortness begins: bytes, or descriptors there are.");
+    for (resource, (_, usage)) in &both {
+        if let Some(limit) = usage.limit {
+            out.sample(&[("resource", resource)], limit);
         }
     }
 }

@@ -101,7 +101,7 @@ fn one_cut_request(metrics: &Metrics) -> (Arc<SiteMetrics>, OpenConnection) {
     let open = shard.connection_opened();
     shard.connection_speaks(Protocol::Http2, true);
     shard.handshake(Handshake::Resumed);
-    shard.connection_refused();
+    shard.connection_refused(ConnectionRefused::Connections);
     shard.request_finished(true);
     shard.request_finished(false);
     site.origin_connection(shard.index(), 1, OriginConnection::Failed);
@@ -154,7 +154,7 @@ fn one_request_appears_in_every_family_it_belongs_to() {
         ("rempart_origin_connections_total", &origin("http://b:2", "failed"), 1.0),
         ("rempart_retries_total", &[("site", "shop"), ("result", "made")], 1.0),
         ("rempart_client_connections", &[], 1.0),
-        ("rempart_connections_refused_total", &[], 1.0),
+        ("rempart_connections_refused_total", &[("reason", "connections")], 1.0),
         ("rempart_connections_total", &[("protocol", "h2"), ("tls", "true")], 1.0),
         ("rempart_connections_total", &[("protocol", "h2"), ("tls", "false")], 0.0),
         ("rempart_tls_handshakes_total", &[("result", "resumed")], 1.0),

@@ -12,8 +12,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use snapshot::generation::{
-    AccessLog, AccessLogTarget, Certificate, ClientIpDetail, Compatibility, ConnectionLimits, Drain,
-    HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits, SiteTls, Snapshot, TlsPolicy,
+    AccessLog, AccessLogTarget, AddressLimits, Certificate, ClientIpDetail, Compatibility, ConnectionLimits,
+    Drain, HostPattern, HostTable, Listener, MemoryLimit, PassiveHealth, Retry, Site, SiteLimits, SiteTls,
+    Snapshot, TlsPolicy,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsConnector;
@@ -54,7 +55,7 @@ pub fn site(index: usize, hosts: &[&str], certificate: Certificate) -> Site {
         origins: Vec::new(),
         health: PassiveHealth { failures: 0, ejection: second, max_ejection: second },
         retry: Retry { attempts: 0, budget_percent: 0 },
-        limits: SiteLimits { body_bytes: None, body: second, tunnel: second },
+        limits: SiteLimits { body_bytes: None, body: second, body_rate: None, tunnel: second },
     }
 }
 
@@ -83,6 +84,9 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
         limits: ConnectionLimits {
             threads: Some(1),
             connections: 8,
+            per_address: AddressLimits { connections: 8, rate: 8, handshakes: 8 },
+            handshakes: 8,
+            memory: MemoryLimit::None,
             header_bytes: 8192,
             header_count: 64,
             target_bytes: 4096,
@@ -91,6 +95,7 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
             header: second,
             keep_alive: second,
             write: second,
+            write_rate: None,
         },
         access_log: AccessLog {
             to: AccessLogTarget::Off,
