@@ -14,6 +14,7 @@ mod host;
 mod origin;
 mod pem;
 mod preface;
+mod proxy_protocol;
 mod request;
 mod response;
 pub mod second_reading;
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "h1_request", byte: b'q', run: request::run },
     Target { name: "h1_response", byte: b'r', run: response::run },
     Target { name: "client_hello", byte: b't', run: hello::run },
+    Target { name: "proxy_protocol", byte: b'x', run: proxy_protocol::run },
     Target { name: "http2_preface", byte: b'2', run: preface::run },
     Target { name: "config", byte: b'c', run: config::text },
     Target { name: "config_pieces", byte: b'g', run: config::pieces },
