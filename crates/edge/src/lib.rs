@@ -27,6 +27,7 @@ pub mod probe;
 pub mod rehearsal;
 pub mod seats;
 pub mod sources;
+mod splice;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;

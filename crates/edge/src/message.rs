@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 use base::event::Protocol;
 use bytes::Bytes;
 
+use crate::splice::Pipe;
+
 /// Header fields in the order and spelling they came in. One buffer holds all names and values.
 ///
 /// Values are bytes, already trimmed of optional white space (RFC 9110 section 5.5); names are tokens.
@@ -46,6 +48,16 @@ impl HeaderList {
     /// All fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         self.entries.iter().map(|entry| self.field(entry))
+    }
+
+    /// All fields, in order, their values as pieces of one shared buffer: one copy for all of them.
+    pub fn shared(&self) -> impl Iterator<Item = (&[u8], Bytes)> {
+        let bytes = Bytes::copy_from_slice(&self.bytes);
+        self.entries.iter().map(move |entry| {
+            let (name, value) = self.field(entry);
+            let at = entry.at as usize + name.len();
+            (name, bytes.slice(at..at + value.len()))
+        })
     }
 
     /// All values of a field, in order; names compare without case.
@@ -214,6 +226,15 @@ pub trait BodySource {
         self.consume(piece.len());
         piece
     }
+    /// Whether much is still to come, from a plain socket, and none of it is at hand: then `poll_splice` is the way.
+    fn is_spliceable(&self) -> bool {
+        false
+    }
+    /// Puts content straight into an empty pipe. `None` where `is_spliceable` is not so.
+    fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Option<Poll<Result<(), BodyError>>> {
+        let _only_plain_sockets_can = (cx, pipe);
+        None
+    }
     /// Trailer fields, once, after `Fill::End`.
     fn trailers(&mut self) -> Option<HeaderList> {
         None
@@ -225,6 +246,10 @@ pub trait BodySource {
         let _nothing_behind_it = cx;
     }
 }
+
+/// Pieces of a body moved on in one go. A body of tiny chunks would otherwise keep a thread from its other connections for as
+/// long as there is something to read.
+pub const PIECES_IN_ONE_GO: u32 = 256;
 
 /// A message body.
 #[derive(Default)]
@@ -278,6 +303,20 @@ impl Body {
             Self::Full(bytes) => bytes.split_to(limit.min(bytes.len())),
             Self::Stream(source) => source.take(limit),
         }
+    }
+
+    /// See `BodySource::poll_splice`.
+    pub fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Option<Poll<Result<(), BodyError>>> {
+        if let Self::Stream(source) = self { source.poll_splice(cx, pipe) } else { None }
+    }
+
+    /// Whether `poll_splice` is worth a try: so much is still to come that is not at hand.
+    pub fn is_spliceable(&self) -> bool {
+        if let Self::Stream(source) = self { source.is_spliceable() } else { false }
     }
 
     /// See `BodySource::trailers`.

@@ -153,7 +153,6 @@ async fn serve_site(
     let mut relay = RelayInterim { inner: inform, via };
     match deliver::deliver(delivery, &mut trail, &mut relay).await {
         Ok(answer) => {
-            trail.origin_answered();
             let mut response = Response { head: answer.head, body: answer.body, close: false, trail };
             finish_origin(&mut response, answer.protocol, generation, compatibility);
             response
@@ -229,25 +228,26 @@ struct RelayInterim<'a> {
 
 impl Inform for RelayInterim<'_> {
     fn inform(&mut self, cx: &mut Context<'_>, head: &ResponseHead) {
-        if let Some(headers) = forwardable(&head.headers, self.via, Protocol::Http11) {
+        if let Some(headers) = forwardable(head.headers.clone(), self.via, Protocol::Http11) {
             self.inner.inform(cx, &ResponseHead { status: head.status, reason: None, headers });
         }
     }
 }
 
 /// Response fields that go on to the client, `Via` added; `None` when the `Connection` field is malformed.
-fn forwardable(headers: &HeaderList, via: &str, received: Protocol) -> Option<HeaderList> {
-    let fields = ConnectionFields::read(headers.iter()).ok()?;
-    let mut kept = HeaderList::with_capacity(headers.len() + 4, 1024);
-    for (name, value) in headers.iter() {
-        if fields.forwards(name) && !name.eq_ignore_ascii_case(b"via") {
-            kept.push(name, value);
-        }
-    }
+fn forwardable(mut headers: HeaderList, via: &str, received: Protocol) -> Option<HeaderList> {
     let mut value = Vec::with_capacity(32);
     forwarded::write_via(headers.iter(), received, via, &mut value);
-    kept.push("Via", value);
-    Some(kept)
+    // Hardly any message names fields of its own: only for those that do, the names have to outlive the change.
+    let named = if ConnectionFields::read(headers.iter()).ok()?.removes_nothing() {
+        HeaderList::default()
+    } else {
+        headers.clone()
+    };
+    let fields = ConnectionFields::read(named.iter()).ok()?;
+    headers.retain(|name, _| fields.forwards(name) && !name.eq_ignore_ascii_case(b"via"));
+    headers.push("Via", value);
+    Some(headers)
 }
 
 /// Makes an origin's response the edge's own to send.
@@ -260,7 +260,8 @@ fn finish_origin(
     let upgrade = (response.head.status == 101)
         .then(|| response.head.headers.get(b"upgrade").map(<[u8]>::to_vec))
         .flatten();
-    let Some(mut headers) = forwardable(&response.head.headers, &generation.snapshot.via, received) else {
+    let headers = std::mem::take(&mut response.head.headers);
+    let Some(mut headers) = forwardable(headers, &generation.snapshot.via, received) else {
         response.head = ResponseHead::new(502);
         response.body = Body::Empty;
         response.trail.failed(&Failure::OriginBadResponse.verdict(compatibility));

@@ -1,5 +1,6 @@
 //! What happened to one request, from head to the end of its body; becomes one event, whoever hangs up first.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Instant;
 
 use base::event::{Completion, RequestEvent};
 use base::id::RequestId;
+use http::Method;
 
 use crate::connection::Connection;
 use crate::failure::Verdict;
@@ -47,15 +49,14 @@ impl Trail {
             Some((before, _)) => Box::from(before),
             None => referer,
         });
+        let started = Instant::now();
         let event = RequestEvent {
             id,
-            at: worker.wall_clock(),
+            at: worker.wall_clock_at(started),
             client: base::address::canonical(connection.peer.ip()),
             protocol: head.map_or(base::event::Protocol::Http11, |head| head.protocol),
             tls: connection.tls.is_some(),
-            method: head
-                .map(|head| bounded_text(head.method.as_str().as_bytes(), MAX_NAME))
-                .unwrap_or_default(),
+            method: head.map(|head| method_name(&head.method)).unwrap_or_default(),
             host: head.map(|head| bounded_text(head.authority.as_bytes(), MAX_NAME)).unwrap_or_default(),
             target: head.map(|head| bounded_text(head.target.as_bytes(), MAX_TARGET)).unwrap_or_default(),
             site: None,
@@ -76,13 +77,18 @@ impl Trail {
         worker.request_began();
         Self {
             worker: worker.clone(),
-            started: Instant::now(),
+            started,
             event: Some(Box::new(event)),
             site: None,
             received: None,
             load: None,
             rehearsal: connection.listener.rehearsal.is_some(),
         }
+    }
+
+    /// When the request's head was complete.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// The request's id and receipt.
@@ -126,8 +132,8 @@ impl Trail {
     }
 
     /// Notes that the origin's response head is here.
-    pub fn origin_answered(&mut self) {
-        let waited = self.started.elapsed();
+    pub fn origin_answered(&mut self, now: Instant) {
+        let waited = now.saturating_duration_since(self.started);
         self.note(|event| event.origin_wait_us = u64::try_from(waited.as_micros()).ok());
     }
 
@@ -158,6 +164,19 @@ impl Drop for Trail {
     fn drop(&mut self) {
         let cut = self.worker.is_cutting();
         self.finish(if cut { Completion::TimedOut } else { Completion::ClientGone }, 0);
+    }
+}
+
+/// A method's name; those that nearly all requests have cost no memory.
+fn method_name(method: &Method) -> Cow<'static, str> {
+    match *method {
+        Method::GET => "GET".into(),
+        Method::HEAD => "HEAD".into(),
+        Method::POST => "POST".into(),
+        Method::PUT => "PUT".into(),
+        Method::DELETE => "DELETE".into(),
+        Method::OPTIONS => "OPTIONS".into(),
+        _ => Cow::Owned(bounded_text(method.as_str().as_bytes(), MAX_NAME).into_string()),
     }
 }
 

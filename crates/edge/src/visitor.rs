@@ -151,7 +151,7 @@ impl Visitor {
                 return Err(VisitError::Broken("a handshake that did not agree on the protocol offered"));
             }
             let line = if presented.http2 {
-                let shared = SharedConnection::open(presented.io).await;
+                let shared = SharedConnection::open(presented.io, None).await;
                 Line::Http2(
                     shared.map_err(|_| VisitError::Broken("a connection that does not speak HTTP/2"))?,
                 )

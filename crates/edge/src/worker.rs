@@ -129,6 +129,8 @@ pub struct Worker {
     handshakes: Cell<usize>,
     next_connection: Cell<u64>,
     scratch: RefCell<Vec<u8>>,
+    /// Both clocks, read together.
+    clock: Cell<(std::time::Instant, Timestamp)>,
     seats: RefCell<Seats>,
     /// Set once the process ends; every `ListenerState` of this thread looks here.
     ending: Rc<Cell<Option<Ending>>>,
@@ -185,10 +187,10 @@ impl Worker {
         choose(&mut self.random.borrow_mut())
     }
 
-    /// The wall clock.
-    pub fn wall_clock(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Timestamp::from_unix(since.unwrap_or_default())
+    /// The wall clock at a moment of the monotonic one: read several times a second, told on in between.
+    pub fn wall_clock_at(&self, now: std::time::Instant) -> Timestamp {
+        let (read, wall) = self.clock.get();
+        Timestamp(wall.0.saturating_add(now.saturating_duration_since(read).as_micros() as u64))
     }
 
     /// A buffer to compose a head in; give it back with `return_scratch`.
@@ -285,6 +287,7 @@ pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, command
             handshakes: Cell::new(0),
             next_connection: Cell::new(0),
             scratch: RefCell::default(),
+            clock: Cell::new(read_clocks()),
             seats: RefCell::default(),
             ending: Rc::default(),
             empty: Notify::new(),
@@ -301,12 +304,19 @@ pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, command
     drop(done);
 }
 
+/// The monotonic and the wall clock.
+fn read_clocks() -> (std::time::Instant, Timestamp) {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (std::time::Instant::now(), Timestamp::from_unix(wall))
+}
+
 async fn keep_house(worker: Rc<Worker>, index: usize) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept = Instant::now();
     for count in 1u64.. {
         let now = ticks.tick().await;
+        worker.clock.set(read_clocks());
         if let Some(ticks) = worker.shared.ticks.get(index) {
             ticks.store(count, Ordering::Relaxed);
         }

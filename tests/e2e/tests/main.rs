@@ -10,6 +10,7 @@ mod certificates_acme;
 mod differential;
 mod encryption;
 mod footprint;
+mod h2_floods;
 mod handover;
 mod identity;
 mod memory;

@@ -146,7 +146,7 @@ fn readers_that_stop_reading_cost_little_memory() {
 }
 
 /// Waits until a counter has stood still for a while; there is no event for "nothing happens any more".
-fn settle(counter: &AtomicU64) {
+pub fn settle(counter: &AtomicU64) {
     let mut last = u64::MAX;
     loop {
         let now = counter.load(Ordering::SeqCst);

@@ -6,6 +6,7 @@ pub mod client;
 pub mod companions;
 pub mod config;
 pub mod curl;
+pub mod frames;
 pub mod http2;
 pub mod load;
 pub mod memory;

@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -42,6 +42,15 @@ const MIX: [Kind; 20] = {
     [F, K, H, F, K, F, H, K, F, T, K, F, H, K, F, K, F, H, K, F]
 };
 
+/// What visitors of a site that is under attack ask: almost half over HTTP/2, almost half on kept connections of HTTP/1.1
+/// with and without TLS, and a tenth on new connections.
+pub const VISITORS: &[Kind] = {
+    use Kind::{Fresh as F, FreshTls as T, Http2 as H, Kept as K, KeptTls as S};
+    &[H, K, H, S, H, K, H, S, F, H, K, H, S, H, K, H, S, T, H, K]
+};
+/// The same towards a server that speaks plain HTTP/1.1 only.
+pub const PLAIN_VISITORS: &[Kind] = &[Kind::Kept, Kind::Kept, Kind::Kept, Kind::Fresh];
+
 /// How a request reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -51,6 +60,8 @@ pub enum Kind {
     FreshTls,
     /// HTTP/1.1 on a connection that is kept.
     Kept,
+    /// The same inside TLS.
+    KeptTls,
     /// A stream of one of a few HTTP/2 connections.
     Http2,
 }
@@ -62,6 +73,13 @@ pub enum Pace {
     Open {
         /// Requests a second.
         per_second: u32,
+    },
+    /// That many a second, of these kinds in turn.
+    Mixed {
+        /// Requests a second.
+        per_second: u32,
+        /// What each request is; not empty.
+        mix: &'static [Kind],
     },
     /// So many visitors at once, each again and again with a new connection, held for a while before its request.
     Crowd {
@@ -83,6 +101,8 @@ pub struct Target {
     pub http1: Arc<ClientConfig>,
     /// Trust for HTTP/2.
     pub http2: Arc<ClientConfig>,
+    /// Address the connections come from; `None` leaves it to the system.
+    pub source: Option<IpAddr>,
     /// Host of every request.
     pub host: String,
     /// Path of every request; must be safe to repeat.
@@ -100,6 +120,7 @@ impl Target {
             tls: rempart.tls(),
             http1: tls_config(&authority, &["http/1.1"]),
             http2: tls_config(&authority, &["h2"]),
+            source: None,
             host: host.into(),
             path: "/ok".into(),
             expect: "ok".into(),
@@ -263,7 +284,8 @@ fn drive(shared: &Arc<Shared>, target: Target, pace: Pace) {
     LocalSet::new().block_on(&runtime, async {
         let lines = Rc::new(Lines::new(target));
         match pace {
-            Pace::Open { per_second } => timetable(shared, &lines, per_second).await,
+            Pace::Open { per_second } => timetable(shared, &lines, per_second, &MIX).await,
+            Pace::Mixed { per_second, mix } => timetable(shared, &lines, per_second, mix).await,
             Pace::Crowd { workers, hold } => crowd(shared, &lines, workers, hold).await,
         }
         while shared.outstanding.load(Ordering::SeqCst) > 0 {
@@ -272,10 +294,10 @@ fn drive(shared: &Arc<Shared>, target: Target, pace: Pace) {
     });
 }
 
-async fn timetable(shared: &Arc<Shared>, lines: &Rc<Lines>, per_second: u32) {
+async fn timetable(shared: &Arc<Shared>, lines: &Rc<Lines>, per_second: u32, mix: &[Kind]) {
     let (begin, interval) = (Instant::now(), Duration::from_secs(1) / per_second);
     let mut due = begin;
-    for kind in MIX.iter().copied().cycle() {
+    for kind in mix.iter().copied().cycle() {
         tokio::time::sleep_until(due.into()).await;
         tokio::task::yield_now().await;
         if shared.stop.load(Ordering::SeqCst) {

@@ -8,21 +8,47 @@ use anyhow::{Context, Result};
 
 use crate::shell::output;
 
-/// Clock ticks of user and system time that the process and all its living descendants have used.
-///
-/// Waited-for children are counted by the kernel in their parent's fields and are included too.
-pub fn ticks(root: u32) -> Result<u64> {
-    let mut processes: HashMap<u32, Stat> = HashMap::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // A process may be gone by now.
-        if let Some(stat) = fs::read_to_string(format!("/proc/{id}/stat")).ok().as_deref().and_then(parse) {
-            processes.insert(id, stat);
-        }
+/// CPU time since each process began, by two clocks of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
+    /// User and system time, in clock ticks; waited-for children and ended threads are in it.
+    ticks: u64,
+    /// Time on a processor of the living threads, in nanoseconds; `None` on a kernel that does not say.
+    nanos: Option<u64>,
+    processes: u64,
+}
+
+/// What the process and all its living descendants have used.
+pub fn spent(root: u32) -> Result<Spent> {
+    let processes = processes()?;
+    let family = family_in(root, &processes)?;
+    let mut nanos = Some(0);
+    let mut ticks = 0;
+    for id in &family {
+        nanos = nanos.zip(on_processor(*id)).map(|(sum, more)| sum + more);
+        ticks += processes.get(id).map_or(0, |stat| stat.ticks);
     }
-    processes.get(&root).with_context(|| format!("process {root} is gone"))?;
-    Ok(processes.iter().filter(|(id, _)| descends(**id, root, &processes)).map(|(_, stat)| stat.ticks).sum())
+    Ok(Spent { ticks, nanos, processes: family.len() as u64 })
+}
+
+/// Ids of the process and its living descendants.
+pub fn family(root: u32) -> Result<Vec<u32>> {
+    family_in(root, &processes()?)
+}
+
+/// Seconds of CPU between two looks.
+///
+/// The fine clock decides, unless it is off the coarse one by more than that one's grain: then a thread has ended and
+/// taken its figure along, or a new kernel counts otherwise.
+pub fn seconds(before: Spent, after: Spent, ticks_per_second: f64) -> f64 {
+    let coarse = (after.ticks.saturating_sub(before.ticks)) as f64 / ticks_per_second;
+    // User and system time are rounded on their own, in each process.
+    let grain = 2.0 * before.processes.max(after.processes) as f64 / ticks_per_second;
+    let fine = after.nanos.zip(before.nanos).and_then(|(after, before)| after.checked_sub(before));
+    match fine.map(|nanos| nanos as f64 / 1e9) {
+        Some(fine) if (fine - coarse).abs() <= grain + coarse * 0.01 => fine,
+        _ => coarse,
+    }
 }
 
 /// Ticks in a second.
@@ -33,6 +59,38 @@ pub fn ticks_per_second() -> Result<f64> {
 struct Stat {
     parent: u32,
     ticks: u64,
+}
+
+fn processes() -> Result<HashMap<u32, Stat>> {
+    let mut processes = HashMap::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // A process may be gone by now.
+        if let Some(stat) = fs::read_to_string(format!("/proc/{id}/stat")).ok().as_deref().and_then(parse) {
+            processes.insert(id, stat);
+        }
+    }
+    Ok(processes)
+}
+
+fn family_in(root: u32, processes: &HashMap<u32, Stat>) -> Result<Vec<u32>> {
+    processes.get(&root).with_context(|| format!("process {root} is gone"))?;
+    let mut family: Vec<u32> =
+        processes.keys().copied().filter(|id| descends(*id, root, processes)).collect();
+    family.sort_unstable();
+    Ok(family)
+}
+
+/// First field of each thread's `schedstat`: nanoseconds on a processor.
+fn on_processor(id: u32) -> Option<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{id}/task")).ok()? {
+        // A thread may be gone by now; the coarse clock notices.
+        let Ok(text) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else { continue };
+        sum += text.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    Some(sum)
 }
 
 /// The fields of proc(5) `stat`, counted after the name, which may itself hold spaces and parentheses.
@@ -76,13 +134,24 @@ mod tests {
         let stat = |parent| Stat { parent, ticks: 1 };
         let processes =
             HashMap::from([(1, stat(0)), (10, stat(1)), (11, stat(10)), (12, stat(11)), (20, stat(1))]);
-        let family: Vec<bool> = [10, 11, 12, 20, 1].iter().map(|&id| descends(id, 10, &processes)).collect();
-        assert_eq!(family, [true, true, true, false, false]);
+        assert_eq!(family_in(10, &processes).unwrap(), [10, 11, 12]);
+        assert!(family_in(30, &processes).is_err());
+    }
+
+    #[test]
+    fn the_fine_clock_decides_unless_it_lost_a_thread() {
+        let look = |ticks, nanos| Spent { ticks, nanos, processes: 1 };
+        let before = look(100, Some(5_000_000_000));
+        assert_eq!(seconds(before, look(200, Some(6_004_000_000)), 100.0), 1.004);
+        assert_eq!(seconds(before, look(200, Some(5_500_000_000)), 100.0), 1.0);
+        assert_eq!(seconds(before, look(200, Some(4_000_000_000)), 100.0), 1.0);
+        assert_eq!(seconds(before, look(200, None), 100.0), 1.0);
     }
 
     #[test]
     fn this_process_can_be_read() {
-        assert!(ticks(std::process::id()).is_ok());
-        assert!(ticks(u32::MAX).is_err());
+        assert!(spent(std::process::id()).is_ok());
+        assert!(family(std::process::id()).unwrap().contains(&std::process::id()));
+        assert!(spent(u32::MAX).is_err());
     }
 }

@@ -1,178 +1,223 @@
 //! One run: load from wrk or h2load, the server's CPU time around it, and the premises that make the figure mean something.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::cases::Case;
+use super::cases::{Case, Traffic};
+use super::output::{Load, parse_h2load, parse_wrk};
 use super::{LOAD_CORE, Sample, cpu};
-use crate::peers::{Origin, Server};
-use crate::shell::{output, shown};
+use crate::peers::{Name, Origin, Server};
+use crate::shell::{Workspace, output, shown};
 
 /// Seconds of one measured run.
-const SECONDS: u32 = 3;
+const SECONDS: u32 = 2;
 /// Seconds of the run before the first measured one.
 const WARM_UP_SECONDS: u32 = 1;
 /// A run whose origin saw more new connections than one in this many requests did not reuse them.
 const REQUESTS_PER_NEW_CONNECTION: u64 = 20;
+/// New connections per second where handshakes are measured: what the slowest server and the load core both keep up with.
+const HANDSHAKES_PER_SECOND: u32 = 500;
+/// How often they come in each second.
+const HANDSHAKE_BATCHES_PER_SECOND: u32 = 100;
 
-/// What a load generator reports.
-#[derive(Debug, PartialEq)]
-struct Load {
-    /// Answers with status 2xx.
-    good: u64,
-    /// Other statuses, errors and timeouts.
-    bad: u64,
-    seconds: f64,
+/// What `clients.cnf` pins, and what each TLS connection must show.
+const CIPHER: &str = "TLS_AES_128_GCM_SHA256";
+const GROUP: &str = "X25519";
+
+/// Bound to the load core, and to the one choice of TLS parameters.
+fn client(workspace: &Workspace, program: &str) -> Command {
+    let mut command = workspace.command("taskset");
+    command.args(["--cpu-list", LOAD_CORE, program]);
+    command.env("OPENSSL_CONF", workspace.root.join("benches/peers/clients.cnf"));
+    command
 }
 
 fn url(case: &Case, server: &Server) -> String {
-    let (scheme, port) = if case.tls { ("https", server.tls_port) } else { ("http", server.plain_port) };
+    let (scheme, port) =
+        if case.traffic.tls() { ("https", server.tls_port) } else { ("http", server.plain_port) };
     format!("{scheme}://127.0.0.1:{port}{}", case.path)
 }
 
-/// One request by curl: status, version and size are what the case says.
-pub fn probe(case: &Case, server: &Server) -> Result<()> {
-    let version = if case.http2 { "--http2" } else { "--http1.1" };
+/// One request by curl: status, version and size are what the case says; for TLS, one handshake by openssl as well.
+pub fn probe(workspace: &Workspace, folder: &Path, case: &Case, server: &Server) -> Result<()> {
+    let http2 = case.traffic == Traffic::Http2Tls;
+    let version = if http2 { "--http2" } else { "--http1.1" };
     let format = "%{http_code} %{http_version} %{size_download}";
-    let mut curl = Command::new("curl");
+    let mut curl = client(workspace, "curl");
     curl.args(["-sSk", "--max-time", "10", "-o", "/dev/null", version, "-w", format, &url(case, server)]);
     let seen = output(&mut curl).with_context(|| format!("{} does not answer", server.name.shown()))?;
-    let expected = format!("200 {} {}", if case.http2 { "2" } else { "1.1" }, case.body_bytes);
+    let expected = format!("200 {} {}", if http2 { "2" } else { "1.1" }, case.body_bytes);
+    let place = format!("{}, {}", case.name, server.name.shown());
     if seen != expected {
-        bail!("{}, {}: expected `{expected}`, curl saw `{seen}`", case.name, server.name.shown());
+        bail!("{place}: expected `{expected}`, curl saw `{seen}`");
+    }
+    if !case.traffic.tls() {
+        return Ok(());
+    }
+    let mut openssl = client(workspace, "openssl");
+    openssl.args(["s_client", "-connect", &format!("127.0.0.1:{}", server.tls_port)]);
+    openssl.args(["-servername", "localhost", "-alpn", case.traffic.protocol()]);
+    let text = output(&mut openssl).with_context(|| format!("{place}: no handshake"))?;
+    let certificate = fs::read_to_string(folder.join("chain.pem"))?;
+    for expected in [
+        certificate.trim(),
+        &format!("New, TLSv1.3, Cipher is {CIPHER}"),
+        &format!("Server Temp Key: {GROUP}, "),
+        &format!("ALPN protocol: {}", case.traffic.protocol()),
+        "Peer signature type: ECDSA",
+    ] {
+        if !text.contains(expected) {
+            bail!("{place}: openssl did not see `{expected}`, but:\n{text}");
+        }
     }
     Ok(())
 }
 
 /// Fills pools and caches.
-pub fn warm_up(case: &Case, server: &Server) -> Result<()> {
-    generate(case, server, WARM_UP_SECONDS).map(drop)
+pub fn warm_up(workspace: &Workspace, case: &Case, server: &Server) -> Result<()> {
+    generate(workspace, case, server, WARM_UP_SECONDS).map(drop)
 }
 
 /// One measured run; an error when a premise does not hold.
-pub fn sample(case: &Case, server: &Server, origin: &Origin) -> Result<Sample> {
+pub fn sample(
+    workspace: &Workspace,
+    case: &Case,
+    server: &Server,
+    origin: &Origin,
+    round: usize,
+) -> Result<Sample> {
     let before = origin.counted()?;
-    let cpu_before = cpu::ticks(server.id())?;
-    let load = generate(case, server, SECONDS)?;
-    let cpu_after = cpu::ticks(server.id())?;
+    let cpu_before = cpu::spent(server.id())?;
+    let load = generate(workspace, case, server, SECONDS)?;
+    let cpu_after = cpu::spent(server.id())?;
     let after = origin.counted()?;
-    let place = format!("{}, {}", case.name, server.name.shown());
-    if load.bad > 0 || load.good == 0 {
-        bail!("{place}: {} answers with status 200, {} others or errors", load.good, load.bad);
-    }
-    let reached = after.requests - before.requests;
-    if reached < load.good {
-        bail!("{place}: {} requests, but only {reached} reached the origin", load.good);
-    }
-    let connections = after.connections - before.connections;
-    if connections > 2 + u64::from(case.connections * case.streams) + load.good / REQUESTS_PER_NEW_CONNECTION
-    {
-        bail!(
-            "{place}: {connections} new connections to the origin for {} requests; they are not reused",
-            load.good
-        );
-    }
-    let cpu_seconds = (cpu_after - cpu_before) as f64 / cpu::ticks_per_second()?;
+    let (requests, connections) = (after.requests - before.requests, after.connections - before.connections);
+    believable(case, server.name, &load, requests, connections)
+        .with_context(|| format!("{}, {}", case.name, server.name.shown()))?;
     Ok(Sample {
         case: case.name,
         server: server.name,
+        round,
         requests: load.good,
         seconds: load.seconds,
-        cpu_seconds,
+        cpu_seconds: cpu::seconds(cpu_before, cpu_after, cpu::ticks_per_second()?),
     })
 }
 
-fn generate(case: &Case, server: &Server, seconds: u32) -> Result<Load> {
-    let mut command = Command::new("taskset");
-    command.args(["--cpu-list", LOAD_CORE]);
-    let connections = format!("-c{}", case.connections);
-    if case.http2 {
-        let (streams, duration) = (format!("-m{}", case.streams), format!("-D{seconds}"));
-        command.args([
-            "h2load",
-            "-t1",
-            &connections,
-            &streams,
-            &duration,
-            "--warm-up-time=0",
-            &url(case, server),
-        ]);
-    } else {
-        command.args([
-            "wrk",
-            "-t1",
-            &connections,
-            &format!("-d{seconds}s"),
-            "--timeout",
-            "10s",
-            &url(case, server),
-        ]);
+/// What must hold for a figure to mean anything; `requests` and new `connections` as the origin counted them.
+fn believable(case: &Case, server: Name, load: &Load, requests: u64, connections: u64) -> Result<()> {
+    if load.bad > 0 || load.good == 0 {
+        bail!("{} answers with status 200, {} others or errors", load.good, load.bad);
     }
+    if requests < load.good {
+        bail!("{} answers, but only {requests} requests reached the origin", load.good);
+    }
+    // wrk rounds what it says it read.
+    let bytes = load.good * case.body_bytes;
+    if load.bytes < bytes - bytes / 100 {
+        bail!("{} answers with {} bytes, fewer than {bytes}", load.good, load.bytes);
+    }
+    // The floor has one connection to the origin for each of its clients.
+    let open = 2 + u64::from(case.connections * case.streams);
+    if connections > open + load.good / REQUESTS_PER_NEW_CONNECTION {
+        bail!("{connections} new connections to the origin for {} requests; they are not reused", load.good);
+    }
+    if case.traffic == Traffic::Handshakes && load.good != u64::from(HANDSHAKES_PER_SECOND * SECONDS) {
+        bail!("{} answers on {} connections", load.good, HANDSHAKES_PER_SECOND * SECONDS);
+    }
+    let by_h2load = matches!(case.traffic, Traffic::Http2Tls | Traffic::Handshakes);
+    let expected = by_h2load.then(|| expected_tls(case));
+    if load.tls != expected {
+        bail!("TLS of {} is {:?}, not {expected:?}", server.shown(), load.tls);
+    }
+    Ok(())
+}
+
+/// What h2load must say about its TLS connections.
+fn expected_tls(case: &Case) -> String {
+    format!("TLSv1.3 {CIPHER} {GROUP} 253 bits {}", case.traffic.protocol())
+}
+
+fn generate(workspace: &Workspace, case: &Case, server: &Server, seconds: u32) -> Result<Load> {
+    let url = url(case, server);
+    let connections = format!("-c{}", case.connections);
+    let mut command = match case.traffic {
+        Traffic::Http1 | Traffic::Http1Tls => {
+            let mut wrk = client(workspace, "wrk");
+            wrk.args(["-t1", &connections, &format!("-d{seconds}s"), "--timeout", "10s", &url]);
+            wrk
+        }
+        Traffic::Http2Tls => {
+            let mut h2load = h2load(workspace);
+            h2load.args([&connections, &format!("-m{}", case.streams), &format!("-D{seconds}")]);
+            h2load.args(["--warm-up-time=0", &url]);
+            h2load
+        }
+        // As many connections as requests. wrk is of no use here: it resumes sessions when it connects again.
+        Traffic::Handshakes => {
+            let mut h2load = h2load(workspace);
+            let total = HANDSHAKES_PER_SECOND * seconds;
+            h2load.args(["--h1", &format!("-n{total}"), &format!("-c{total}")]);
+            h2load.arg(format!("-r{}", HANDSHAKES_PER_SECOND / HANDSHAKE_BATCHES_PER_SECOND));
+            h2load.arg(format!("--rate-period={}ms", 1000 / HANDSHAKE_BATCHES_PER_SECOND)).arg(&url);
+            h2load
+        }
+    };
     let text = output(&mut command)?;
-    let load = if case.http2 { parse_h2load(&text) } else { parse_wrk(&text) };
+    let load = match case.traffic {
+        Traffic::Http1 | Traffic::Http1Tls => parse_wrk(&text),
+        Traffic::Http2Tls | Traffic::Handshakes => parse_h2load(&text),
+    };
     load.with_context(|| format!("cannot read what `{}` printed:\n{text}", shown(&command)))
 }
 
-/// wrk: the count line, and lines that are only there when something went wrong.
-fn parse_wrk(text: &str) -> Option<Load> {
-    let line = text.lines().find(|line| line.contains(" requests in "))?.trim();
-    let (requests, rest) = line.split_once(" requests in ")?;
-    let (seconds, _) = rest.split_once("s,")?;
-    let total: u64 = requests.parse().ok()?;
-    let statuses = text.lines().find_map(|line| line.trim().strip_prefix("Non-2xx or 3xx responses: "));
-    let statuses: u64 = statuses.map_or(Some(0), |count| count.parse().ok())?;
-    let errors: u64 = match text.lines().find_map(|line| line.trim().strip_prefix("Socket errors: ")) {
-        Some(counts) => counts.split([',', ' ']).filter_map(|word| word.parse::<u64>().ok()).sum(),
-        None => 0,
-    };
-    Some(Load { good: total.checked_sub(statuses)?, bad: statuses + errors, seconds: seconds.parse().ok()? })
-}
-
-/// h2load: `finished in`, `requests:` and `status codes:`.
-fn parse_h2load(text: &str) -> Option<Load> {
-    let finished = text.lines().find_map(|line| line.strip_prefix("finished in "))?;
-    let (time, _) = finished.split_once(',')?;
-    let seconds = match time.strip_suffix("ms") {
-        Some(milliseconds) => milliseconds.parse::<f64>().ok()? / 1000.0,
-        None => time.strip_suffix('s')?.parse().ok()?,
-    };
-    let requests = text.lines().find_map(|line| line.strip_prefix("requests: "))?;
-    let of = |list: &str, name: &str| -> Option<u64> {
-        list.split(", ").find_map(|part| part.strip_suffix(name)?.trim().parse().ok())
-    };
-    let statuses = text.lines().find_map(|line| line.strip_prefix("status codes: "))?;
-    let good = of(statuses, "2xx")?;
-    let others = of(statuses, "3xx")? + of(statuses, "4xx")? + of(statuses, "5xx")?;
-    let failed = of(requests, "failed")? + of(requests, "errored")? + of(requests, "timeout")?;
-    Some(Load { good, bad: others.max(failed), seconds })
+fn h2load(workspace: &Workspace) -> Command {
+    let mut h2load = client(workspace, "h2load");
+    // It sets its own list of suites and groups over those of clients.cnf.
+    h2load.args(["-t1", &format!("--tls13-ciphers={CIPHER}"), &format!("--groups={GROUP}")]);
+    h2load
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::cases::CASES;
 
-    #[test]
-    fn wrk_is_read() {
-        let good = "  Latency 121us\n  49386 requests in 1.00s, 7.91MB read\nRequests/sec:  49352.79\n";
-        assert_eq!(parse_wrk(good), Some(Load { good: 49386, bad: 0, seconds: 1.0 }));
-        let bad = "  30 requests in 2.50s, 8MB read\n  Socket errors: connect 0, read 3, write 0, timeout 2\n  Non-2xx or 3xx responses: 10\n";
-        assert_eq!(parse_wrk(bad), Some(Load { good: 20, bad: 15, seconds: 2.5 }));
-        assert_eq!(parse_wrk("unable to connect"), None);
+    /// A run of 1000 requests, and whether it counts.
+    fn check(traffic: Traffic, change: fn(&mut Load, &mut u64, &mut u64), expected: &str) {
+        let case = CASES.iter().find(|case| case.traffic == traffic).unwrap();
+        let tls = (traffic != Traffic::Http1).then(|| expected_tls(case));
+        let mut load = Load { good: 1000, bad: 0, seconds: 2.0, bytes: 1_100_000, tls };
+        let (mut requests, mut connections) = (1001, 33);
+        change(&mut load, &mut requests, &mut connections);
+        let result = believable(case, Name::Rempart, &load, requests, connections);
+        match (result, expected) {
+            (Ok(()), "") => {}
+            (Err(error), part) if !part.is_empty() => {
+                assert!(error.to_string().contains(part), "{error}, not {part}");
+            }
+            (result, part) => panic!("{result:?}, not {part}"),
+        }
     }
 
     #[test]
-    fn h2load_is_read() {
-        let text = |statuses: &str, failed: u32| {
-            format!(
-                "finished in 1.00s, 51760.00 req/s, 8.28MB/s\nrequests: 60 total, 64 started, 60 done, 50 succeeded, \
-                 {failed} failed, 0 errored, 0 timeout\nstatus codes: {statuses}\n"
-            )
-        };
-        let good = parse_h2load(&text("60 2xx, 0 3xx, 0 4xx, 0 5xx", 0));
-        assert_eq!(good, Some(Load { good: 60, bad: 0, seconds: 1.0 }));
-        let bad = parse_h2load(&text("50 2xx, 0 3xx, 0 4xx, 10 5xx", 10));
-        assert_eq!(bad, Some(Load { good: 50, bad: 10, seconds: 1.0 }));
-        assert_eq!(parse_h2load("nothing"), None);
+    fn a_run_without_its_premise_does_not_count() {
+        check(Traffic::Http1, |_, _, _| {}, "");
+        check(Traffic::Http1, |load, _, _| load.bad = 1, "1 others or errors");
+        check(Traffic::Http1, |load, _, _| load.good = 0, "0 answers");
+        check(Traffic::Http1, |_, requests, _| *requests = 999, "only 999 requests reached");
+        check(Traffic::Http1, |load, _, _| load.bytes = 900_000, "fewer than 1024000");
+        check(Traffic::Http1, |_, _, connections| *connections = 900, "not reused");
+        check(Traffic::Handshakes, |_, _, _| {}, "");
+        check(Traffic::Handshakes, |load, _, _| load.good = 998, "998 answers on 1000");
+        check(Traffic::Handshakes, |load, _, _| load.tls = None, "TLS of Rempart");
+        check(
+            Traffic::Http2Tls,
+            |load, _, _| load.tls = Some("TLSv1.3 TLS_AES_256_GCM_SHA384 X25519 253 bits h2".to_owned()),
+            "TLS_AES_256_GCM_SHA384",
+        );
     }
 }

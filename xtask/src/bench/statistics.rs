@@ -6,6 +6,8 @@ pub struct Median {
     pub median: f64,
     pub low: f64,
     pub high: f64,
+    /// How many values it is of.
+    pub count: usize,
     /// Whether the bounds hold the true median with at least 95 % probability; else they are just the range.
     pub bounds_95: bool,
 }
@@ -25,9 +27,10 @@ pub fn median(values: &[f64]) -> Option<Median> {
             median: middle,
             low: *sorted.get(rank - 1)?,
             high: *sorted.get(count - rank)?,
+            count,
             bounds_95: true,
         },
-        None => Median { median: middle, low: first, high: last, bounds_95: false },
+        None => Median { median: middle, low: first, high: last, count, bounds_95: false },
     })
 }
 
@@ -48,11 +51,20 @@ mod tests {
     #[test]
     fn bounds_follow_the_binomial_table() {
         let nine: Vec<f64> = (1..=9).rev().map(f64::from).collect();
-        assert_eq!(median(&nine), Some(Median { median: 5.0, low: 2.0, high: 8.0, bounds_95: true }));
+        assert_eq!(
+            median(&nine),
+            Some(Median { median: 5.0, low: 2.0, high: 8.0, count: 9, bounds_95: true })
+        );
         let six: Vec<f64> = (1..=6).map(f64::from).collect();
-        assert_eq!(median(&six), Some(Median { median: 3.5, low: 1.0, high: 6.0, bounds_95: true }));
+        assert_eq!(
+            median(&six),
+            Some(Median { median: 3.5, low: 1.0, high: 6.0, count: 6, bounds_95: true })
+        );
         let three = [3.0, 1.0, 2.0];
-        assert_eq!(median(&three), Some(Median { median: 2.0, low: 1.0, high: 3.0, bounds_95: false }));
+        assert_eq!(
+            median(&three),
+            Some(Median { median: 2.0, low: 1.0, high: 3.0, count: 3, bounds_95: false })
+        );
         assert_eq!(median(&[]), None);
     }
 }

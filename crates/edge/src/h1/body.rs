@@ -68,6 +68,11 @@ impl Decoder {
         matches!(self.state, State::Done)
     }
 
+    /// Content bytes that follow without any framing between them, where that is known.
+    pub fn unframed(&self) -> Option<u64> {
+        if let State::Length(left) = self.state { Some(left) } else { None }
+    }
+
     /// Trailer fields, once.
     pub fn take_trailers(&mut self) -> Option<HeaderList> {
         self.trailers.take()
@@ -124,6 +129,7 @@ impl Decoder {
         match parse::find_head_end(bytes, 0) {
             HeadEnd::BadLineEnd => Err(BodyError::Framing),
             HeadEnd::Incomplete if bytes.len() > self.limits.bytes => Err(BodyError::Framing),
+            HeadEnd::At(end) if end > self.limits.bytes => Err(BodyError::Framing),
             HeadEnd::Incomplete => Ok(None),
             HeadEnd::At(end) => {
                 let section = bytes.get(..end).unwrap_or_default();
@@ -296,6 +302,16 @@ mod tests {
         assert_eq!(decode(Framing::Chunked, fits.as_bytes(), 4096).unwrap().0, vec![b'x'; 16]);
         let too_many = format!("{}0\r\n\r\n", chunk.repeat(17));
         assert_eq!(decode(Framing::Chunked, too_many.as_bytes(), 4096), Err(BodyError::Framing));
+    }
+
+    #[test]
+    fn trailers_are_bounded_however_they_come() {
+        let field = format!("X: {}\r\n", "a".repeat(LIMITS.bytes / 2 - 6));
+        let body = |fields: usize| format!("0\r\n{}\r\n", field.repeat(fields));
+        for step in [1, 100, 4096] {
+            assert!(decode(Framing::Chunked, body(1).as_bytes(), step).is_ok(), "{step}");
+            assert_eq!(decode(Framing::Chunked, body(3).as_bytes(), step), Err(BodyError::Framing), "{step}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::parse::{self, Framing, HeadEnd, HeadLimits, ParsedResponse};
 use crate::io::{BODY_READ, HEAD_READ, Idle, Io, ReadBuffer, Timer, WriteBuffer};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 use crate::pipeline::Inform;
+use crate::splice::{self, Pipe};
 
 /// Limits on what an origin may send as a head; generous, because the origin is the operator's own.
 const RESPONSE_LIMITS: HeadLimits = HeadLimits { bytes: 128 * 1024, fields: 256, target: 0 };
@@ -30,6 +31,8 @@ pub struct OriginConnection {
     io: RefCell<Io>,
     input: ReadBuffer,
     out: WriteBuffer,
+    /// Stays from exchange to exchange: a timer that is there already need not be set up.
+    idle: Idle,
     /// Exchanges completed on it.
     pub used: u64,
     /// Since when it is idle.
@@ -43,6 +46,7 @@ impl OriginConnection {
             io: RefCell::new(io),
             input: ReadBuffer::default(),
             out: WriteBuffer::default(),
+            idle: Idle::default(),
             used: 0,
             idle_since: Instant::now(),
         }
@@ -135,7 +139,6 @@ struct Exchange {
     upload: Upload,
     decoder: Decoder,
     available: usize,
-    idle: Idle,
     limits: ExchangeLimits,
     keep_alive: bool,
     tunnel: bool,
@@ -143,44 +146,55 @@ struct Exchange {
 }
 
 /// Sends a request and waits for the response head. The body of the response carries the rest of the exchange.
-pub async fn exchange(
+///
+/// Everything is put into place before the first wait, so that the future is small: it is moved into that of its request.
+pub fn exchange<'a>(
     mut connection: OriginConnection,
     request: Outgoing<'_>,
     limits: ExchangeLimits,
-    inform: &mut dyn Inform,
+    inform: &'a mut dyn Inform,
     recycle: Rc<dyn Recycle>,
-) -> Result<(ResponseHead, Body), ExchangeError> {
+) -> impl Future<Output = Result<(ResponseHead, Body), ExchangeError>> + use<'a> {
+    connection.idle.progress();
     connection.out.tail().extend_from_slice(request.head);
     let (framing, state) = match (request.tunnel, request.expects_continue) {
         (true, _) => (BodyFraming::Raw, UploadState::Held(None)),
         (_, true) => (request.framing, UploadState::Held(Some(Instant::now() + CONTINUE_WAIT))),
         _ => (request.framing, UploadState::Going),
     };
-    let mut exchange = Exchange {
+    let exchange = Box::new(Exchange {
         connection,
         upload: Upload { body: request.body, send: SendBody::new(framing), state, touched: false },
         decoder: Decoder::new(Framing::None, RESPONSE_LIMITS),
         available: 0,
-        idle: Idle::default(),
         limits,
         keep_alive: false,
         tunnel: false,
         shut: false,
-    };
-    let mut wait = ResponseWait {
+    });
+    let wait = ResponseWait {
         to_head: request.to_head,
         tunnel: request.tunnel,
         interim: 0,
         last_sent: 0,
         continue_timer: Timer::default(),
     };
+    until_answered(exchange, wait, inform, recycle)
+}
+
+async fn until_answered(
+    mut exchange: Box<Exchange>,
+    mut wait: ResponseWait,
+    inform: &mut dyn Inform,
+    recycle: Rc<dyn Recycle>,
+) -> Result<(ResponseHead, Body), ExchangeError> {
     match poll_fn(|cx| wait.poll(cx, &mut exchange, inform)).await {
         Ok(parsed) => {
             exchange.keep_alive = parsed.keep_alive;
             exchange.tunnel = parsed.head.status == 101;
             let framing = if exchange.tunnel { Framing::Close } else { parsed.framing };
             exchange.decoder = Decoder::new(framing, RESPONSE_LIMITS);
-            exchange.idle.progress();
+            exchange.connection.idle.progress();
             Ok((parsed.head, exchange.into_body(recycle)))
         }
         Err(kind) => Err(ExchangeError {
@@ -221,7 +235,7 @@ impl ResponseWait {
                 return Poll::Ready(outcome);
             }
             let connection = &mut exchange.connection;
-            match connection.input.poll_read(cx, connection.io.get_mut(), HEAD_READ) {
+            match connection.input.poll_read(cx, connection.io.get_mut(), BODY_READ) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(ExchangeErrorKind::Closed)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => break,
@@ -229,16 +243,16 @@ impl ResponseWait {
         }
         if exchange.upload.send.sent != self.last_sent {
             self.last_sent = exchange.upload.send.sent;
-            exchange.idle.progress();
+            exchange.connection.idle.progress();
         }
         // While the upload is stopped by the client, the client's own limit runs; the origin is owed nothing yet.
         let uploading = exchange.upload.state == UploadState::Going;
         if uploading && !exchange.upload.send.is_blocked(&exchange.connection.out) {
-            exchange.idle.progress();
+            exchange.connection.idle.progress();
             return Poll::Pending;
         }
         let limit = if uploading { exchange.limits.idle } else { exchange.limits.response };
-        exchange.idle.poll(cx, limit).map(|()| Err(ExchangeErrorKind::TimedOut))
+        exchange.connection.idle.poll(cx, limit).map(|()| Err(ExchangeErrorKind::TimedOut))
     }
 
     /// Takes heads out of the buffer: interim ones are passed on, the final one is the outcome.
@@ -311,7 +325,7 @@ impl Exchange {
                 if matches!(upload.body, Body::Stream(_)) {
                     upload.body = Body::Empty;
                 }
-                self.idle.progress();
+                self.connection.idle.progress();
                 Ok(())
             }
             Poll::Ready(Err(SendError::Sink(_))) => {
@@ -329,7 +343,7 @@ impl Exchange {
         }
     }
 
-    fn into_body(self, recycle: Rc<dyn Recycle>) -> Body {
+    fn into_body(self: Box<Self>, recycle: Rc<dyn Recycle>) -> Body {
         // Nothing will follow: the connection is free before the client has read a byte.
         if self.decoder.is_done() && self.upload.state == UploadState::Done {
             let length = self.decoder.length();
@@ -339,7 +353,7 @@ impl Exchange {
         Body::stream(ResponseBody { exchange: Some(self), length: None, recycle, trailers: None })
     }
 
-    fn give_back(mut self, recycle: &dyn Recycle) {
+    fn give_back(mut self: Box<Self>, recycle: &dyn Recycle) {
         if self.keep_alive && self.connection.input.is_empty() && self.upload.state == UploadState::Done {
             self.connection.used += 1;
             self.connection.idle_since = Instant::now();
@@ -356,21 +370,53 @@ impl Exchange {
         }
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, BodyError>> {
+    /// Moves on what moves beside the response.
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         let sent = self.upload.send.sent;
         if self.poll_upload(cx).is_err() && self.tunnel {
-            return Poll::Ready(Err(BodyError::Cut));
+            return Err(BodyError::Cut);
         }
         self.poll_shutdown(cx);
         if self.upload.send.sent != sent {
-            self.idle.progress();
+            self.connection.idle.progress();
         }
+        Ok(())
+    }
+
+    fn is_spliceable(&self) -> bool {
+        self.connection.input.is_empty()
+            && matches!(*self.connection.io.borrow(), Io::Tcp(_))
+            && self.decoder.unframed().is_some_and(|left| left >= splice::WORTHWHILE)
+    }
+
+    fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Option<Poll<Result<(), BodyError>>> {
+        let left = self.decoder.unframed()?;
+        if let Err(error) = self.poll_beside(cx) {
+            return Some(Poll::Ready(Err(error)));
+        }
+        let Io::Tcp(stream) = self.connection.io.get_mut() else { return None };
+        let limit = usize::try_from(left).unwrap_or(usize::MAX);
+        Some(match pipe.poll_fill(cx, stream, limit) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(BodyError::Cut)),
+            Poll::Ready(Ok(count)) => {
+                self.decoder.consumed(count);
+                self.connection.idle.progress();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                self.connection.idle.poll(cx, self.limits.idle).map(|()| Err(BodyError::TimedOut))
+            }
+        })
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, BodyError>> {
+        self.poll_beside(cx)?;
         loop {
             let connection = &mut self.connection;
             match self.decoder.poll(&mut connection.input)? {
                 Decoded::Data(count) => {
                     self.available = count;
-                    self.idle.progress();
+                    self.connection.idle.progress();
                     return Poll::Ready(Ok(Fill::Data));
                 }
                 Decoded::End => return Poll::Ready(Ok(Fill::End)),
@@ -384,7 +430,7 @@ impl Exchange {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
                     let limit = if self.tunnel { self.limits.tunnel } else { self.limits.idle };
-                    return self.idle.poll(cx, limit).map(|()| Err(BodyError::TimedOut));
+                    return self.connection.idle.poll(cx, limit).map(|()| Err(BodyError::TimedOut));
                 }
             }
         }
@@ -393,7 +439,7 @@ impl Exchange {
 
 /// The response's body; owns the exchange until it ends.
 struct ResponseBody {
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     /// Known once the exchange is gone.
     length: Option<BodyLength>,
     recycle: Rc<dyn Recycle>,
@@ -426,6 +472,14 @@ impl BodySource for ResponseBody {
             exchange.connection.input.consume(count);
             exchange.decoder.consumed(count);
         }
+    }
+
+    fn is_spliceable(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_spliceable())
+    }
+
+    fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Option<Poll<Result<(), BodyError>>> {
+        self.exchange.as_mut()?.poll_splice(cx, pipe)
     }
 
     fn trailers(&mut self) -> Option<HeaderList> {

@@ -3,7 +3,8 @@
 use std::task::{Context, Poll, ready};
 
 use crate::io::{Io, WriteBuffer};
-use crate::message::{Body, BodyError, BodyLength, Fill, HeaderList, ResponseHead};
+use crate::message::{Body, BodyError, BodyLength, Fill, HeaderList, PIECES_IN_ONE_GO, ResponseHead};
+use crate::splice::{self, Pipe};
 
 /// Pieces up to this size are gathered with what surrounds them; larger ones go out by a vectored write.
 const GATHER: usize = 8 * 1024;
@@ -90,6 +91,10 @@ pub struct SendBody {
     /// Bytes of the chunk already announced by a chunk header and not yet written.
     open_chunk: usize,
     ended: bool,
+    /// Bytes of a large body on their way between two plain sockets.
+    pipe: Option<Pipe>,
+    /// Nothing follows on this connection but its goodbye.
+    last: bool,
     /// Body bytes sent.
     pub sent: u64,
 }
@@ -98,12 +103,25 @@ impl SendBody {
     /// A body framed like this.
     pub fn new(framing: BodyFraming) -> Self {
         let owed = if let BodyFraming::Length(length) = framing { length } else { 0 };
-        Self { framing, owed, open_chunk: 0, ended: framing == BodyFraming::None, sent: 0 }
+        Self {
+            framing,
+            owed,
+            open_chunk: 0,
+            ended: framing == BodyFraming::None,
+            pipe: None,
+            last: false,
+            sent: 0,
+        }
+    }
+
+    /// The same, followed by nothing but the connection's goodbye.
+    pub fn last(framing: BodyFraming) -> Self {
+        Self { last: true, ..Self::new(framing) }
     }
 
     /// Whether bytes are ready that the sink has not taken; else it waits for its source, or has ended.
     pub fn is_blocked(&self, out: &WriteBuffer) -> bool {
-        self.open_chunk > 0 || out.pending() > 0
+        self.open_chunk > 0 || out.pending() > 0 || self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0)
     }
 
     /// The framing a body of this length gets when the peer understands chunked coding.
@@ -123,7 +141,17 @@ impl SendBody {
         out: &mut WriteBuffer,
         io: &std::cell::RefCell<Io>,
     ) -> Poll<Result<(), SendError>> {
+        let mut pieces = 0;
         while !self.ended {
+            pieces += 1;
+            if pieces > PIECES_IN_ONE_GO {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.open_chunk == 0 && self.takes_pipe(body, io) {
+                ready!(self.poll_pipe(cx, body, out, io))?;
+                continue;
+            }
             if self.open_chunk == 0 {
                 match body.poll_fill(cx) {
                     // Nothing to add now: what is gathered must not wait for it.
@@ -141,7 +169,76 @@ impl SendBody {
             }
             ready!(self.poll_chunk(cx, body, out, io))?;
         }
+        if self.last {
+            io.borrow_mut().hold();
+        }
         out.poll_flush(cx, &mut io.borrow_mut()).map_err(SendError::Sink)
+    }
+
+    /// Whether the next bytes go, or are already on their way, through a pipe: a body of known length to a plain socket.
+    fn takes_pipe(&mut self, body: &Body, io: &std::cell::RefCell<Io>) -> bool {
+        if let Some(pipe) = &self.pipe
+            && pipe.filled() > 0
+        {
+            return true;
+        }
+        let worthwhile = matches!(self.framing, BodyFraming::Length(_))
+            && self.owed >= splice::WORTHWHILE
+            && body.is_spliceable()
+            && matches!(*io.borrow(), Io::Tcp(_));
+        if !worthwhile {
+            self.pipe = None;
+        } else if self.pipe.is_none() {
+            self.pipe = Pipe::take();
+        }
+        self.pipe.is_some()
+    }
+
+    /// One step through the pipe: what came for it goes in, or what is in it goes out.
+    fn poll_pipe(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Body,
+        out: &mut WriteBuffer,
+        io: &std::cell::RefCell<Io>,
+    ) -> Poll<Result<(), SendError>> {
+        let Some(pipe) = &mut self.pipe else { return Poll::Ready(Ok(())) };
+        if pipe.filled() == 0 {
+            return match body.poll_splice(cx, pipe) {
+                Some(Poll::Ready(Ok(()))) if pipe.filled() as u64 > self.owed => {
+                    Poll::Ready(Err(SendError::WrongLength))
+                }
+                Some(Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+                Some(Poll::Ready(Err(error))) => Poll::Ready(Err(SendError::Source(error))),
+                None => Poll::Ready(Err(SendError::Source(BodyError::Cut))),
+                Some(Poll::Pending) => {
+                    ready!(out.poll_flush(cx, &mut io.borrow_mut())).map_err(SendError::Sink)?;
+                    Poll::Pending
+                }
+            };
+        }
+        // Bound before the match: what follows uses the same transport.
+        let flushed = out.poll_flush(cx, &mut io.borrow_mut());
+        let drained = match flushed {
+            Poll::Ready(Ok(())) => match &*io.borrow() {
+                Io::Tcp(stream) => pipe.poll_drain(cx, stream),
+                _ => Poll::Ready(Err(std::io::ErrorKind::Unsupported.into())),
+            },
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        match drained {
+            Poll::Ready(Ok(count)) => {
+                self.sent += count as u64;
+                self.owed = self.owed.saturating_sub(count as u64);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(SendError::Sink(error))),
+            Poll::Pending => {
+                body.poll_progress(cx);
+                Poll::Pending
+            }
+        }
     }
 
     /// Announces a chunk, or checks that it was announced by `Content-Length`.

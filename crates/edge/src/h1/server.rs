@@ -96,7 +96,8 @@ pub async fn reject(io: Io, refusal: Refusal, connection: Rc<Connection>, worker
 /// Waiting for a complete head: idle at first, then against the header deadline from its first byte on.
 struct HeadWait<'a> {
     limits: &'a ConnectionLimits,
-    since: Instant,
+    /// Since when it waits; asked of the clock only once it has to wait.
+    since: Option<Instant>,
     begun: bool,
     scanned: usize,
     empty_lines: u32,
@@ -104,7 +105,7 @@ struct HeadWait<'a> {
 
 impl<'a> HeadWait<'a> {
     fn new(limits: &'a ConnectionLimits) -> Self {
-        Self { limits, since: Instant::now(), begun: false, scanned: 0, empty_lines: 0 }
+        Self { limits, since: None, begun: false, scanned: 0, empty_lines: 0 }
     }
 
     fn poll(
@@ -122,7 +123,7 @@ impl<'a> HeadWait<'a> {
             }
             if !input.is_empty() {
                 if !self.begun {
-                    (self.begun, self.since) = (true, Instant::now());
+                    (self.begun, self.since) = (true, None);
                 }
                 if let Some(next) = self.parse(input) {
                     return Poll::Ready(next);
@@ -141,14 +142,15 @@ impl<'a> HeadWait<'a> {
         if connection.requests.get() == 0 && connection.seat.left().is_some() {
             return Poll::Ready(Next::Closed);
         }
+        let since = *self.since.get_or_insert_with(Instant::now);
         let deadline = if self.begun {
             if connection.requests.get() > 0 {
                 connection.seat.busy();
             }
-            self.since + self.limits.header
+            since + self.limits.header
         } else {
-            connection.seat.idle(self.since);
-            connection.idle_until(self.since + self.limits.keep_alive)
+            connection.seat.idle(since);
+            connection.idle_until(since + self.limits.keep_alive)
         };
         if timer.poll(cx, deadline).is_pending() {
             return Poll::Pending;
@@ -168,8 +170,10 @@ impl<'a> HeadWait<'a> {
             HeadEnd::BadLineEnd => Refusal { status: 400, reason: "bad_header" },
             HeadEnd::Incomplete if bytes.len() < self.limits.header_bytes => {
                 self.scanned = bytes.len();
-                // A first byte that no method begins with will not get better by waiting (a TLS record, a NUL).
-                if !bytes.first().is_some_and(|byte| super::syntax::is_token(&[*byte])) {
+                // A first byte that no method begins with will not get better by waiting (a TLS record, a NUL). A lone CR
+                // may be half of the empty line that is overlooked above.
+                let may_begin = bytes == b"\r" && self.empty_lines < LEADING_EMPTY_LINES;
+                if !may_begin && !bytes.first().is_some_and(|byte| super::syntax::is_token(&[*byte])) {
                     return Some(Next::Refused(Refusal { status: 400, reason: "bad_request" }));
                 }
                 return None;
@@ -244,12 +248,21 @@ async fn exchange(
             link.parked.set(Some(inbound));
             done
         });
-    let reply = Reply { to_head, http10, keep: keep && body_read, upgraded };
+    let parting = !keep_alive && body_read && !upgraded;
+    let reply = Reply { to_head, http10, keep: keep && body_read, upgraded, parting };
     let sent = send_response(response, link, reply, connection, worker, limits).await;
 
     let Some(Inbound { input, decoder, .. }) = link.parked.take() else { return Again::No };
     match sent {
         Sent::Reusable if tunnel || decoder.is_done() => Again::Yes(input),
+        // Who asked for the close has nothing more to say, and so there is nothing to linger for.
+        Sent::Close
+            if parting
+                && input.is_empty()
+                && poll_fn(|cx| Poll::Ready(link.io.borrow_mut().poll_goodbye(cx))).await =>
+        {
+            Again::No
+        }
         Sent::Reusable | Sent::Close => Again::Linger(input),
         Sent::Broken => Again::No,
     }
@@ -312,6 +325,8 @@ struct Reply {
     http10: bool,
     keep: bool,
     upgraded: bool,
+    /// The client has asked for the connection to end after this.
+    parting: bool,
 }
 
 enum Sent {
@@ -347,7 +362,7 @@ async fn send_response(
     };
     encode::response_head(link.out.borrow_mut().tail(), &head, framing, option);
 
-    let mut send = SendBody::new(framing);
+    let mut send = if reply.parting { SendBody::last(framing) } else { SendBody::new(framing) };
     let (mut pace, mut cutoff, mut departure) = (None, Cutoff::default(), Departure::default());
     let outcome = poll_fn(|cx| {
         let mut out = link.out.borrow_mut();
@@ -407,7 +422,7 @@ async fn refuse(
     limits: &ConnectionLimits,
 ) {
     let response = pipeline::refuse(refusal, connection, worker);
-    let reply = Reply { to_head: false, http10: false, keep: false, upgraded: false };
+    let reply = Reply { to_head: false, http10: false, keep: false, upgraded: false, parting: false };
     // Closed either way.
     crate::ignore(send_response(response, link, reply, connection, worker, limits).await);
 }
@@ -505,5 +520,25 @@ impl BodySource for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         self.link.parked.set(self.inbound.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[test]
+    fn half_an_empty_line_in_front_of_a_request_is_waited_with() {
+        let limits = snapshot::defaults(&[]).limits;
+        for (bytes, waits) in
+            [(&b"\r"[..], true), (b"GET", true), (b"\rG", false), (b"\0", false), (b"\x16\x03", false)]
+        {
+            let (mut input, mut piece) = (ReadBuffer::default(), bytes);
+            let read = input.poll_read(&mut Context::from_waker(Waker::noop()), &mut piece, HEAD_READ);
+            assert!(read.is_ready());
+            let refused = HeadWait::new(&limits).parse(&mut input).is_some();
+            assert_eq!(refused, !waits, "{bytes:?}");
+        }
     }
 }

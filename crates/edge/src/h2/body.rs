@@ -1,6 +1,7 @@
 //! Bodies over HTTP/2 streams, both directions: flow control is the back-pressure.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -8,8 +9,11 @@ use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 
 use super::convert;
+use super::outbox::{Outbox, Place};
 use super::server::Respond;
-use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
+use crate::message::{
+    Body, BodyError, BodyLength, BodySource, Fill, HeaderList, PIECES_IN_ONE_GO, ResponseHead,
+};
 
 /// Bytes asked of the flow-control window for one DATA write.
 const WRITE_PIECE: usize = 16 * 1024;
@@ -130,15 +134,19 @@ pub struct SendBody {
     /// Small pieces on their way into one frame.
     gathered: BytesMut,
     ended: bool,
+    /// What all streams of a client's connection share; `None` towards an origin.
+    outbox: Option<Rc<Outbox>>,
+    place: Place,
     /// Bytes handed to the stream.
     pub sent: u64,
 }
 
 impl SendBody {
     /// Sends into a stream whose head has been sent.
-    pub fn new(stream: SendStream<Bytes>, length: BodyLength) -> Self {
+    pub fn new(stream: SendStream<Bytes>, length: BodyLength, outbox: Option<Rc<Outbox>>) -> Self {
         let owed = if let BodyLength::Exact(length) = length { Some(length) } else { None };
-        Self { stream, owed, reserved: 0, gathered: BytesMut::new(), ended: false, sent: 0 }
+        let (gathered, place) = (BytesMut::new(), Place::default());
+        Self { stream, owed, reserved: 0, gathered, ended: false, outbox, place, sent: 0 }
     }
 
     /// Whether bytes are ready for the peer that its window has no room for.
@@ -148,7 +156,15 @@ impl SendBody {
 
     /// Moves the body on. Ready when all of it is with `h2`.
     pub fn poll(&mut self, cx: &mut Context<'_>, body: &mut Body) -> Poll<Result<(), SendError>> {
+        let mut pieces = 0;
         while !self.ended {
+            pieces += 1;
+            if pieces > PIECES_IN_ONE_GO {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // Before the source is asked: what it reads would wait here too.
+            ready!(self.poll_outbox(cx, body))?;
             // Before anything more is taken in, so that what is gathered stays bounded while the window is closed.
             while self.gathered.len() >= GATHER {
                 ready!(self.poll_send(cx, body))?;
@@ -224,6 +240,17 @@ impl SendBody {
         Poll::Ready(self.send(cx, body, piece).map(|()| true))
     }
 
+    /// Ready when the connection has room. Waiting for that counts as no delay of this stream: the connection has its limit.
+    fn poll_outbox(&mut self, cx: &mut Context<'_>, body: &mut Body) -> Poll<Result<(), SendError>> {
+        let Some(outbox) = &self.outbox else { return Poll::Ready(Ok(())) };
+        if outbox.poll_room(cx, &mut self.place).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        body.poll_progress(cx);
+        self.poll_gone(cx)?;
+        Poll::Pending
+    }
+
     /// Room in the peer's window, at least one byte.
     fn poll_room(
         &mut self,
@@ -253,6 +280,7 @@ impl SendBody {
     fn send(&mut self, cx: &mut Context<'_>, body: &mut Body, piece: Bytes) -> Result<(), SendError> {
         let count = piece.len() as u64;
         self.reserved = 0;
+        self.outbox.iter().for_each(|outbox| outbox.queue(piece.len()));
         self.owed = self.owed.map(|owed| owed.saturating_sub(count));
         self.sent += count;
         // Asked on to its very end, the source finishes its exchange; and the last frame can say that it is the last.

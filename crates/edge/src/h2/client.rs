@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,10 +15,12 @@ use tokio::time::Instant;
 use super::body::{ReceiveBody, SendBody, SendError};
 use super::coalesce::Coalesce;
 use super::convert;
+use super::guard::{Fate, Peer};
 use crate::h1::client::{ExchangeError, ExchangeErrorKind, ExchangeLimits};
 use crate::io::{Idle, Io};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
 use crate::pipeline::Inform;
+use crate::telemetry::metrics::Shard;
 
 /// Bytes an origin may send on one stream before they are read.
 const STREAM_WINDOW: u32 = 512 * 1024;
@@ -41,6 +44,8 @@ struct State {
     /// Streams open now, on this side's count.
     open: Cell<usize>,
     idle_since: Cell<Instant>,
+    /// Responses begun since the connection's task ran last.
+    answers: Cell<u32>,
 }
 
 /// Counts a stream for as long as it lives.
@@ -55,8 +60,9 @@ impl Drop for StreamGuard {
 
 impl SharedConnection {
     /// Opens a connection and leaves its frames to a task of its own. Fails when the origin does not speak HTTP/2.
-    pub async fn open(io: Io) -> Result<Rc<Self>, ExchangeErrorKind> {
-        let io = Coalesce::new(io, None);
+    /// `shard` counts it when it is closed because of a flood.
+    pub async fn open(io: Io, shard: Option<Arc<Shard>>) -> Result<Rc<Self>, ExchangeErrorKind> {
+        let io = Coalesce::new(io, Peer::Origin, MAX_STREAMS as u32);
         let mut builder = h2::client::Builder::new();
         builder
             .initial_window_size(STREAM_WINDOW)
@@ -70,11 +76,15 @@ impl SharedConnection {
             closed: Cell::new(false),
             open: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
+            answers: Cell::new(0),
         });
         let task_state = state.clone();
         tokio::task::spawn_local(async move {
             let mut connection = connection;
             poll_fn(|cx| {
+                for _ in 0..task_state.answers.take() {
+                    io.ended(Fate::Answered);
+                }
                 loop {
                     let outcome = Pin::new(&mut connection).poll(cx);
                     match io.poll_drain(cx) {
@@ -86,6 +96,12 @@ impl SharedConnection {
             })
             .await;
             task_state.closed.set(true);
+            if let Some(flood) = io.flood() {
+                tracing::debug!(reason = flood.name(), "HTTP/2 flood from an origin");
+                if let Some(shard) = shard {
+                    shard.origin_flooded(flood);
+                }
+            }
         });
         Ok(Rc::new(Self { send, state }))
     }
@@ -130,10 +146,11 @@ impl SharedConnection {
         self.state.open.set(self.state.open.get() + 1);
         let guard = StreamGuard(self.state.clone());
         let mut upload =
-            Upload { body, send: (!ends_here).then(|| SendBody::new(stream, length)), touched: false };
+            Upload { body, send: (!ends_here).then(|| SendBody::new(stream, length, None)), touched: false };
         let mut wait = ResponseWait { response, idle: Idle::default(), last_sent: 0, answered: false };
         match poll_fn(|cx| wait.poll(cx, &mut upload, &limits, inform)).await {
             Ok(response) => {
+                self.state.answers.set(self.state.answers.get() + 1);
                 let (parts, receive) = response.into_parts();
                 let ends = receive.is_end_stream();
                 let Some((head, length)) = convert::response_head(parts, to_head, ends) else {

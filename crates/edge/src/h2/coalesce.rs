@@ -9,10 +9,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
+use super::guard::{Fate, Guard, Peer};
 use super::heading::Heading;
 use super::preface::PrefaceReader;
 use crate::io::{Io, Linger, WriteBuffer};
+use crate::telemetry::metrics::Flood;
 
 /// Gathered bytes at which `h2` is told to wait until some are written.
 const HIGH_WATER: usize = 64 * 1024;
@@ -23,6 +26,7 @@ pub struct Shared {
     out: WriteBuffer,
     /// Listens in on the client's first frames; `None` towards origins and once it has seen enough.
     preface: Option<Box<PrefaceReader>>,
+    guard: Guard,
     /// Watches a client's field blocks; not looked at towards origins.
     heading: Heading,
     full: bool,
@@ -45,16 +49,22 @@ impl Shared {
 pub struct Coalesce(Rc<RefCell<Shared>>);
 
 impl Coalesce {
-    /// Wraps a transport.
-    pub fn new(io: Io, preface: Option<Box<PrefaceReader>>) -> Self {
-        Self(Rc::new(RefCell::new(Shared {
-            io,
-            out: WriteBuffer::default(),
-            preface,
-            heading: Heading::default(),
-            full: false,
-            taken: 0,
-        })))
+    /// Wraps a transport to this peer, on which `streams` may be open at a time; a client introduces itself.
+    pub fn new(io: Io, peer: Peer, streams: u32) -> Self {
+        let preface = (peer == Peer::Client).then(Box::default);
+        let (out, guard) = (WriteBuffer::default(), Guard::new(peer, streams, Instant::now()));
+        let heading = Heading::default();
+        Self(Rc::new(RefCell::new(Shared { io, out, preface, guard, heading, full: false, taken: 0 })))
+    }
+
+    /// What the peer floods this side with. Nothing is read from it any more, and the connection is to be closed.
+    pub fn flood(&self) -> Option<Flood> {
+        self.0.borrow().guard.flood()
+    }
+
+    /// A request has ended like this, or, from an origin, has begun to be answered.
+    pub fn ended(&self, fate: Fate) {
+        self.0.borrow_mut().guard.ended(fate, Instant::now);
     }
 
     /// Writes out what has gathered. Answers true when `h2` had been told to wait and can go on.
@@ -97,15 +107,27 @@ impl Coalesce {
 
 impl AsyncRead for Coalesce {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Shared { io, preface, heading, .. } = &mut *self.0.borrow_mut();
-        let before = buf.filled().len();
-        ready!(Pin::new(io).poll_read(cx, buf))?;
-        let bytes = buf.filled().get(before..).unwrap_or_default();
-        heading.read(bytes);
-        if let Some(reader) = preface {
-            reader.push(bytes);
+        let Shared { io, preface, guard, heading, .. } = &mut *self.0.borrow_mut();
+        if guard.flood().is_none() {
+            let before = buf.filled().len();
+            ready!(Pin::new(io).poll_read(cx, buf))?;
+            let bytes = buf.filled().get(before..).unwrap_or_default();
+            if guard.peer() == Peer::Client {
+                heading.read(bytes);
+            }
+            if let Some(reader) = preface {
+                reader.push(bytes);
+            }
+            if guard.read(bytes, Instant::now).is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            buf.set_filled(before);
         }
-        Poll::Ready(Ok(()))
+        match guard.peer() {
+            // The connection task looks for a flood after every poll, and says goodbye.
+            Peer::Client => Poll::Pending,
+            Peer::Origin => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+        }
     }
 }
 
@@ -117,6 +139,7 @@ impl AsyncWrite for Coalesce {
             return Poll::Pending;
         }
         shared.out.tail().extend_from_slice(buf);
+        shared.guard.wrote(buf.len());
         Poll::Ready(Ok(buf.len()))
     }
 

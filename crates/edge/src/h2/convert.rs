@@ -156,8 +156,8 @@ impl Fields {
 /// Fields of the edge's form as an `http` map; what only means something in HTTP/1.1 is left out.
 pub fn header_map(headers: &HeaderList) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(headers.len() + 1);
-    for (name, value) in headers.iter() {
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
+    for (name, value) in headers.shared() {
+        let (Ok(name), Ok(value)) = (header_name(name), HeaderValue::from_maybe_shared(value)) else {
             continue;
         };
         if !CONNECTION_FIELDS.contains(&name.as_str()) {
@@ -165,6 +165,12 @@ pub fn header_map(headers: &HeaderList) -> HeaderMap {
         }
     }
     map
+}
+
+/// A name for the map; for the one that is in every response, without making it anew.
+fn header_name(name: &[u8]) -> Result<HeaderName, http::header::InvalidHeaderName> {
+    const REQUEST_ID: HeaderName = HeaderName::from_static("rempart-request-id");
+    if name == b"Rempart-Request-Id" { Ok(REQUEST_ID) } else { HeaderName::from_bytes(name) }
 }
 
 /// A response head for the wire. 101 becomes 200, which is how RFC 8441 accepts a WebSocket.

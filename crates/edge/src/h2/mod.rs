@@ -4,6 +4,8 @@ pub mod body;
 pub mod client;
 pub mod coalesce;
 pub mod convert;
+pub mod guard;
 pub mod heading;
+pub mod outbox;
 pub mod preface;
 pub mod server;

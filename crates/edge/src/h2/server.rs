@@ -21,13 +21,14 @@ use tokio::time::Instant;
 use super::body::{ReceiveBody, SendBody, SendError};
 use super::coalesce::Coalesce;
 use super::convert;
-use super::preface::PrefaceReader;
+use super::guard::{Abandoned, Fate, Peer};
+use super::outbox::Outbox;
 use crate::connection::{Connection, Cutoff, Ending};
 use crate::io::{Io, Linger, Timer};
 use crate::message::{Body, BodyError, BodyLength, ResponseHead};
 use crate::pace::{Pace, WritePace as _};
 use crate::pipeline::{self, Inform, Request, Response};
-use crate::telemetry::metrics::ClientCut;
+use crate::telemetry::metrics::{ClientCut, Flood};
 use crate::worker::Worker;
 
 /// Bytes a client may send on one stream before the edge has read them.
@@ -39,12 +40,17 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// How long a connection that was idle for too long waits for streams the client had already begun (RFC 9113 section 6.8).
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 
-type Streams = FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>>;
+/// Requests reset by their client before the edge has come to them, kept at most; the guard counts them too.
+const UNSEEN_RESETS: usize = 100;
+/// Streams a client may make fail over the life of its connection; the guard's budget, which recovers, is spent before.
+const FAILED_STREAMS: usize = 10_000;
+
+type Streams = FuturesUnordered<Pin<Box<dyn Future<Output = Fate>>>>;
 
 /// Serves one connection until it closes.
 pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
     let limits = worker.generation().snapshot.limits;
-    let io = Coalesce::new(io, Some(Box::new(PrefaceReader::default())));
+    let io = Coalesce::new(io, Peer::Client, limits.streams);
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -52,6 +58,8 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(UNSEEN_RESETS)
+        .max_local_error_reset_streams(Some(FAILED_STREAMS))
         .enable_connect_protocol();
     let mut handshake = Box::pin(builder.handshake::<_, Bytes>(io.clone()));
     let mut timer = Timer::default();
@@ -74,6 +82,8 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
             h2,
             io,
             streams: FuturesUnordered::new(),
+            abandoned: Abandoned::default(),
+            outbox: Rc::default(),
             connection,
             worker,
             limits,
@@ -81,7 +91,7 @@ pub async fn run(io: Io, connection: Rc<Connection>, worker: Rc<Worker>) {
             write_pace: Pace::new(limits.write_pace(false)),
             head_since: None,
             head_timer: Timer::default(),
-            quiet_since: Instant::now(),
+            quiet_since: None,
             going_away: None,
             ending: None,
             accepting: true,
@@ -100,6 +110,8 @@ struct Driver {
     h2: H2Connection<Coalesce, Bytes>,
     io: Coalesce,
     streams: Streams,
+    abandoned: Abandoned,
+    outbox: Rc<Outbox>,
     connection: Rc<Connection>,
     worker: Rc<Worker>,
     limits: ConnectionLimits,
@@ -108,7 +120,8 @@ struct Driver {
     /// Since when a field block is under way.
     head_since: Option<Instant>,
     head_timer: Timer,
-    quiet_since: Instant,
+    /// Since when there is nothing to do; asked of the clock only then.
+    quiet_since: Option<Instant>,
     /// Since when it says goodbye because it was idle for too long.
     going_away: Option<Instant>,
     /// How it is to end, as far as it has heard.
@@ -124,23 +137,27 @@ impl Driver {
                 self.begin_ending(ending);
             }
             self.poll_accept(cx);
-            let mut moved = false;
-            while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {
-                moved = true;
+            while let Poll::Ready(Some(fate)) = Pin::new(&mut self.streams).poll_next(cx) {
+                self.io.ended(fate);
+                if fate == Fate::Abandoned {
+                    self.abandoned.note(Instant::now);
+                }
             }
             // What the streams have just queued becomes frames here, and leaves in one write below. A request that comes
             // only now has to be polled for the first time: nothing else would wake it.
-            moved |= self.poll_accept(cx);
+            let mut again = self.poll_accept(cx);
+            if let Some(flood) = self.io.flood() {
+                return self.turn_away(cx, flood);
+            }
             match self.io.poll_drain(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(true)) => continue,
-                Poll::Ready(Ok(false)) | Poll::Pending => {}
+                Poll::Ready(Ok(true)) => again = true,
+                Poll::Ready(Ok(false)) => again |= self.outbox.emptied(),
+                Poll::Pending => {}
             }
-            if moved {
-                self.quiet_since = Instant::now();
-                continue;
+            if !again {
+                break;
             }
-            break;
         }
         if !self.accepting && self.streams.is_empty() && self.io.pending() == 0 {
             return Poll::Ready(());
@@ -151,7 +168,7 @@ impl Driver {
     /// Says goodbye in two steps (RFC 9113 section 6.8): no new streams, please; and, once the client has heard that, which
     /// ones are served. Then every stream is polled once, so that it learns how long it has.
     fn begin_ending(&mut self, ending: Option<Ending>) {
-        (self.ending, self.quiet_since) = (ending, Instant::now());
+        (self.ending, self.quiet_since) = (ending, None);
         self.h2.graceful_shutdown();
         self.streams = std::mem::take(&mut self.streams).into_iter().collect();
     }
@@ -160,7 +177,13 @@ impl Driver {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> bool {
         let mut taken = false;
         while self.accepting {
-            match self.h2.poll_accept(cx) {
+            let room = self.abandoned.poll_room(cx, self.streams.len(), self.limits.streams);
+            let next = if room.is_ready() {
+                self.h2.poll_accept(cx)
+            } else {
+                self.h2.poll_closed(cx).map(|closed| closed.err().map(Err))
+            };
+            match next {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     if let Some(preface) = self.io.take_preface() {
@@ -173,15 +196,36 @@ impl Driver {
                         self.connection.clone(),
                         self.worker.clone(),
                         self.limits,
+                        self.outbox.clone(),
                     );
                     // A panic in one stream resets that stream, not the connection's others.
-                    self.streams.push(Box::pin(AssertUnwindSafe(stream).catch_unwind().map(|_| ())));
+                    self.streams.push(Box::pin(
+                        AssertUnwindSafe(stream).catch_unwind().map(|fate| fate.unwrap_or(Fate::Answered)),
+                    ));
                     taken = true;
                 }
-                Poll::Ready(_) => self.accepting = false,
+                Poll::Ready(outcome) => {
+                    // One of the bounds that `h2` has itself.
+                    if outcome.is_some_and(|outcome| outcome.is_err_and(|error| is_flood(&error))) {
+                        self.worker.shard.client_flooded(Flood::Limits);
+                    }
+                    self.accepting = false;
+                }
             }
         }
         taken
+    }
+
+    /// Ends the connection of a client that floods it: GOAWAY, and no more is read, done or waited for.
+    fn turn_away(&mut self, cx: &mut Context<'_>, flood: Flood) -> Poll<()> {
+        self.worker.shard.client_flooded(flood);
+        let peer = base::address::truncate(self.connection.peer.ip());
+        tracing::debug!(%peer, reason = flood.name(), "HTTP/2 flood from a client");
+        self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        self.streams.clear();
+        crate::ignore(self.h2.poll_closed(cx));
+        crate::ignore(self.io.poll_drain(cx));
+        Poll::Ready(())
     }
 
     /// Ready when a field block has been under way for too long.
@@ -209,13 +253,14 @@ impl Driver {
         }
         // A response may have ended for its stream and still be on its way to a slow client.
         if !self.streams.is_empty() || pending > 0 {
-            self.quiet_since = Instant::now();
+            self.quiet_since = None;
             return Poll::Pending;
         }
-        self.connection.seat.idle(self.quiet_since);
+        let since = *self.quiet_since.get_or_insert_with(Instant::now);
+        self.connection.seat.idle(since);
         let deadline = match self.going_away {
             Some(since) => Ending::idle_until(self.ending, since + GOAWAY_GRACE),
-            None => self.connection.idle_until(self.quiet_since + self.limits.keep_alive),
+            None => self.connection.idle_until(since + self.limits.keep_alive),
         };
         if self.timer.poll(cx, deadline).is_pending() {
             return Poll::Pending;
@@ -247,6 +292,11 @@ impl Drop for Sharer {
     }
 }
 
+/// Whether the connection was ended on this side because its client does too much.
+fn is_flood(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+}
+
 /// The sending half of a stream, shared by whoever may send an interim response.
 pub type Respond = Rc<RefCell<SendResponse<Bytes>>>;
 
@@ -257,7 +307,8 @@ async fn serve_stream(
     connection: Rc<Connection>,
     worker: Rc<Worker>,
     limits: ConnectionLimits,
-) {
+    outbox: Rc<Outbox>,
+) -> Fate {
     let respond: Respond = Rc::new(RefCell::new(respond));
     let _sharer = Sharer::new(connection.clone());
     let (parts, receive) = request.into_parts();
@@ -276,12 +327,15 @@ async fn serve_stream(
             };
             let tunnel = head.upgrade.is_some();
             match serve(Request { head, body, tunnel }, &connection, &worker, &respond).await {
-                Some(response) => response,
-                None => return,
+                Ok(response) => response,
+                Err(fate) => return fate,
             }
         }
     };
-    send_response(response, &respond, to_head, &connection, &worker, &limits).await;
+    match send_response(response, &respond, to_head, &connection, &worker, &limits, outbox).await {
+        Completion::ClientGone => Fate::Abandoned,
+        _ => Fate::Answered,
+    }
 }
 
 /// Serves a request unless its client resets the stream first, or its connection is ending and the time is over.
@@ -290,7 +344,11 @@ async fn serve(
     connection: &Rc<Connection>,
     worker: &Rc<Worker>,
     respond: &Respond,
-) -> Option<Response> {
+) -> Result<Response, Fate> {
+    // Reset while it waited to be read: nobody wants the answer, so no origin hears of it.
+    if poll_fn(|cx| Poll::Ready(respond.borrow_mut().poll_reset(cx).is_ready())).await {
+        return Err(Fate::Unserved);
+    }
     let lasting = request.head.method == http::Method::POST && request.head.is_grpc();
     let (mut inform, mut cutoff) = (Informer(respond), Cutoff::default());
     let mut serving = Box::pin(pipeline::serve(request, connection, worker, &mut inform));
@@ -299,24 +357,17 @@ async fn serve(
             return Poll::Ready(Ok(response));
         }
         if respond.borrow_mut().poll_reset(cx).is_ready() {
-            return Poll::Ready(Err(Gone::Reset));
+            return Poll::Ready(Err(Fate::Abandoned));
         }
-        cutoff.poll(cx, &connection.listener, &connection.seat, || lasting).map(|()| Err(Gone::Late))
+        // The connection is ending, and the time for requests is over.
+        cutoff.poll(cx, &connection.listener, &connection.seat, || lasting).map(|()| Err(Fate::Answered))
     })
     .await;
-    if let Err(Gone::Late) = served {
+    if let Err(Fate::Answered) = served {
         respond.borrow_mut().send_reset(Reason::CANCEL);
         worker.cut(serving);
     }
-    served.ok()
-}
-
-/// Why a request gets no response.
-enum Gone {
-    /// Its client has reset the stream.
-    Reset,
-    /// The connection is ending, and the time for requests is over.
-    Late,
+    served
 }
 
 /// Sends interim responses on a stream.
@@ -338,7 +389,8 @@ async fn send_response(
     connection: &Connection,
     worker: &Worker,
     limits: &ConnectionLimits,
-) {
+    outbox: Rc<Outbox>,
+) -> Completion {
     let Response { head, mut body, mut trail, .. } = response;
     let bodiless = to_head || matches!(head.status, 204 | 304);
     let length = body.length();
@@ -346,12 +398,16 @@ async fn send_response(
     let announced = if announced == BodyLength::Absent { BodyLength::Exact(0) } else { announced };
     let ends_here = bodiless || matches!(length, BodyLength::Absent | BodyLength::Exact(0));
     let stream = respond.borrow_mut().send_response(convert::response(&head, announced), ends_here);
-    let Ok(stream) = stream else { return trail.finish(Completion::ClientGone, 0) };
+    let Ok(stream) = stream else {
+        trail.finish(Completion::ClientGone, 0);
+        return Completion::ClientGone;
+    };
     if ends_here {
         // The exchange behind it may still have an upload to end and a connection to give back.
-        return trail.finish(Completion::Complete, 0);
+        trail.finish(Completion::Complete, 0);
+        return Completion::Complete;
     }
-    let mut send = SendBody::new(stream, announced);
+    let mut send = SendBody::new(stream, announced, Some(outbox));
     let (mut pace, mut cutoff) = (None, Cutoff::default());
     let lasting = || head.status == 101 || head.is_lasting();
     let completion = poll_fn(|cx| match send.poll(cx, &mut body) {
@@ -379,4 +435,5 @@ async fn send_response(
         respond.borrow_mut().send_reset(Reason::CANCEL);
     }
     trail.finish(completion, send.sent);
+    completion
 }

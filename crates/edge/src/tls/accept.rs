@@ -1,16 +1,18 @@
 //! One TLS handshake with a visitor: what came out of it, or why it failed and what can still be said.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::server::Acceptor;
 use rustls::{CertificateError, CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::challenges::ACME_TLS;
 use super::client_auth::{Authorities, ClientCertificate};
@@ -147,55 +149,45 @@ pub async fn accept<IO>(io: IO, settings: &ServerSettings) -> Result<Accepted<IO
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let tee = HelloTee::new(io);
-    match settings.for_everyone() {
-        Some(variant) => {
-            let shaken = TlsAcceptor::from(variant.config.clone()).accept(tee).into_fallible().await;
-            conclude(shaken, variant)
+    // The ClientHello is read first; the handshake goes on with the settings it calls for.
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), HelloTee::new(io));
+    let start = match (&mut acceptor).await {
+        Ok(start) => start,
+        Err(error) => {
+            return Err(match acceptor.take_io() {
+                Some(tee) => classify(error, tee).await,
+                None => HandshakeError::Io(error),
+            });
         }
-        // Boxed, so that the common way does not carry the memory of this one.
-        None => Box::pin(accept_by_name(tee, settings)).await,
-    }
-}
-
-/// Reads the ClientHello first, and continues with the settings it calls for.
-async fn accept_by_name<IO>(
-    tee: HelloTee<IO>,
-    settings: &ServerSettings,
-) -> Result<Accepted<IO>, HandshakeError<IO>>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), tee);
-    match (&mut acceptor).await {
-        Ok(start) => {
-            let variant = settings.choose(&start.client_hello());
-            conclude(start.into_stream(variant.config.clone()).into_fallible().await, variant)
-        }
-        Err(error) => Err(match acceptor.take_io() {
-            Some(tee) => classify(error, tee),
-            None => HandshakeError::Io(error),
-        }),
-    }
-}
-
-fn conclude<IO>(
-    shaken: Result<TlsStream<HelloTee<IO>>, (io::Error, HelloTee<IO>)>,
-    variant: &Variant,
-) -> Result<Accepted<IO>, HandshakeError<IO>> {
+    };
+    drop(acceptor);
+    let (variant, config) = settings.choose(&start.client_hello());
+    let shaken = start.into_stream(config.clone()).into_fallible().await;
     match shaken {
         Ok(mut stream) => {
+            let (tee, session) = stream.get_mut();
+            tee.let_go();
+            // What is held are session tickets, which can wait; in TLS 1.2 the client waits for the end of the handshake.
+            if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
+                poll_fn(|context| tee.poll_held(context)).await.map_err(HandshakeError::Io)?;
+            }
             let hello = stream.get_mut().0.take_hello();
             match facts(stream.get_ref().1, variant) {
                 Ok(facts) => Ok(Accepted { stream, facts, hello }),
                 Err(error) => Err(HandshakeError::Refused { error, hello }),
             }
         }
-        Err((error, tee)) => Err(classify(error, tee)),
+        Err((error, tee)) => Err(classify(error, tee).await),
     }
 }
 
-fn classify<IO>(error: io::Error, mut tee: HelloTee<IO>) -> HandshakeError<IO> {
+/// Why there is no connection. The alert that says so is still held, and leaves if the client takes it at once.
+async fn classify<IO: AsyncWrite + Unpin>(error: io::Error, mut tee: HelloTee<IO>) -> HandshakeError<IO> {
+    poll_fn(|context| {
+        crate::ignore(tee.poll_held(context));
+        Poll::Ready(())
+    })
+    .await;
     if let Some(first) = tee.plain_http() {
         let first = Bytes::copy_from_slice(first);
         return HandshakeError::PlainHttp { io: tee.into_inner(), first };

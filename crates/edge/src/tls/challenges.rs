@@ -96,11 +96,6 @@ impl Challenges {
         self.pending.load().http.get(token).cloned()
     }
 
-    /// Whether any handshake challenge is pending: only then a handshake is looked at before it is answered.
-    pub(super) fn expects_handshakes(&self) -> bool {
-        !self.pending.load().handshakes.is_empty()
-    }
-
     /// Whether this is a validation that is waited for: `acme-tls/1` alone, and a name with a challenge.
     pub(super) fn is_meant_by(&self, hello: &ClientHello<'_>) -> bool {
         let mut offered = hello.alpn().into_iter().flatten();

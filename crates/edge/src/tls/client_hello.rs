@@ -195,13 +195,15 @@ impl<'a> ClientHelloView<'a> {
         std::iter::from_fn(move || Some((reader.u16()?, reader.vector_u16()?)))
     }
 
-    /// The server name (RFC 6066 section 3) as sent, when it is one host name of printable ASCII.
+    /// The server name (RFC 6066 section 3) as sent, when it is one host name of printable ASCII. What follows it with another
+    /// type cannot be read, as none was ever defined, and is passed over, as rustls does.
     pub fn server_name(&self) -> Option<&'a str> {
+        const HOST_NAME: u8 = 0;
         let mut list = Reader(Reader(self.extension(extension::SERVER_NAME)?).whole_vector_u16()?);
-        // Type 0 is `host_name`; no other was ever defined.
         let (kind, name) = (list.u8()?, list.vector_u16()?);
+        let only_one = list.0.first() != Some(&HOST_NAME);
         let printable = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
-        if kind == 0 && list.0.is_empty() && printable { std::str::from_utf8(name).ok() } else { None }
+        if kind == HOST_NAME && only_one && printable { std::str::from_utf8(name).ok() } else { None }
     }
 
     /// The protocols of ALPN (RFC 7301) in order; arbitrary bytes.

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use base::time::Timestamp;
+use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 
 pub mod accept;
@@ -14,7 +15,7 @@ pub mod challenges;
 pub mod client_auth;
 pub mod client_hello;
 pub mod origin;
-mod pem;
+pub mod pem;
 pub mod server;
 pub mod tee;
 #[cfg(test)]
@@ -54,13 +55,26 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// The one cryptography provider of the process: aws-lc-rs, its default suites, X25519MLKEM768 first among groups.
+/// The one cryptography provider of the process: aws-lc-rs, its default suites with AES-128 first, X25519MLKEM768 first
+/// among groups.
 ///
 /// Not installed as rustls' process default: every configuration names it, so nothing depends on start order.
 pub fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| !has_aes_128(suite.suite()));
+        Arc::new(provider)
+    });
     &PROVIDER
+}
+
+fn has_aes_128(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
 }
 
 /// The wall clock, for the one caller without a time argument: the certificate resolver inside a handshake.

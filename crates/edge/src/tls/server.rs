@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::server::{ClientHello, NoServerSessionStorage, ServerSessionMemoryCache, StoresServerSessions};
+use rustls::{CipherSuite, ServerConfig};
 use snapshot::generation::{SiteTls, TlsPolicy};
 
 use super::certificates::Certificates;
@@ -54,6 +54,8 @@ pub struct ServerSettings {
 pub(super) struct Variant {
     /// What rustls is given.
     pub config: Arc<ServerConfig>,
+    /// The same for clients that ask for ChaCha20 first, which they do where AES is slow.
+    pub chacha: Arc<ServerConfig>,
     /// Whose client certificates are asked for.
     pub authorities: Option<Authorities>,
 }
@@ -120,7 +122,7 @@ impl ServerTls {
             others: others.collect(),
             by_site,
             challenges: self.challenges.clone(),
-            validation: Variant { config: validation, authorities: None },
+            validation: Variant { chacha: validation.clone(), config: validation, authorities: None },
         }))
     }
 
@@ -153,25 +155,51 @@ impl ServerTls {
             config.send_tls13_tickets = 0;
         }
         let authorities = tls.client.as_ref().map(Authorities::from);
-        Ok(Variant { config: Arc::new(config), authorities })
+        let chacha = Arc::new(config.clone());
+        // AES-128 before AES-256, which only costs: no browser prefers it, and its key schedule is SHA-384.
+        config.ignore_client_order = true;
+        Ok(Variant { config: Arc::new(config), chacha, authorities })
     }
 }
 
 impl ServerSettings {
-    /// The settings, where they are the same for everyone: then nothing has to be known of a visitor first.
-    pub(super) fn for_everyone(&self) -> Option<&Variant> {
-        (self.others.is_empty() && !self.challenges.expects_handshakes()).then_some(&self.first)
+    /// The settings of the first site.
+    #[cfg(test)]
+    pub(super) fn first(&self) -> &Variant {
+        &self.first
     }
 
     /// The settings for a visitor, by what its ClientHello says.
-    pub(super) fn choose(&self, hello: &ClientHello<'_>) -> &Variant {
+    pub(super) fn choose(&self, hello: &ClientHello<'_>) -> (&Variant, &Arc<ServerConfig>) {
+        let variant = self.variant_for(hello);
+        let config = if prefers_chacha(hello) { &variant.chacha } else { &variant.config };
+        (variant, config)
+    }
+
+    fn variant_for(&self, hello: &ClientHello<'_>) -> &Variant {
         if self.challenges.is_meant_by(hello) {
             return &self.validation;
+        }
+        if self.others.is_empty() {
+            return &self.first;
         }
         let (site, _) = self.certificates.site(hello.server_name());
         let position = self.by_site.get(site).and_then(|variant| variant.checked_sub(1));
         position.and_then(|position| self.others.get(position)).unwrap_or(&self.first)
     }
+}
+
+/// Whether the client's first suite, GREASE aside (RFC 8701), is one with ChaCha20.
+fn prefers_chacha(hello: &ClientHello<'_>) -> bool {
+    let first = hello.cipher_suites().iter().find(|suite| u16::from(**suite) & 0x0f0f != 0x0a0a);
+    matches!(
+        first,
+        Some(
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+        )
+    )
 }
 
 fn unavailable(error: &dyn std::error::Error) -> LoadError {

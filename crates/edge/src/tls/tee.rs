@@ -1,9 +1,11 @@
-//! A connection that keeps a copy of its ClientHello, and notices plain HTTP before a TLS alert is sent at it.
+//! A connection that keeps a copy of its ClientHello, notices plain HTTP before a TLS alert is sent at it, and lets small
+//! records wait for the ones that follow.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client_hello::{ClientHello, HANDSHAKE_RECORD, HelloParser, Progress};
@@ -14,11 +16,19 @@ const SCREENED: usize = 24;
 const METHODS: [&[u8]; 10] =
     [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI"];
 
+/// Bytes held back at most; more are written as they come.
+const HELD: usize = 16 * 1024;
+
 /// Passes everything through and keeps the first ClientHello; a plain forwarder once that is complete.
+///
+/// During the handshake, and while told to, what is written is held back until the peer is listened to: session tickets then
+/// leave with the first response, a last response with its close_notify, in one system call instead of two.
 #[derive(Debug)]
 pub struct HelloTee<IO> {
     io: IO,
     state: State,
+    held: Vec<u8>,
+    holds: bool,
 }
 
 #[derive(Debug)]
@@ -45,7 +55,17 @@ struct PlainHttp;
 impl<IO> HelloTee<IO> {
     /// Wraps a connection nothing has been read from.
     pub fn new(io: IO) -> Self {
-        Self { io, state: State::Untouched }
+        Self { io, state: State::Untouched, held: Vec::new(), holds: true }
+    }
+
+    /// From now on, what is written waits for a read, a shutdown, or the end of holding.
+    pub fn hold(&mut self) {
+        self.holds = true;
+    }
+
+    /// What is written next goes out, and what is held with it.
+    pub fn let_go(&mut self) {
+        self.holds = false;
     }
 
     /// The ClientHello, once it is complete.
@@ -150,13 +170,15 @@ fn is_plain_http(bytes: &[u8]) -> Option<bool> {
     if open && bytes.len() < SCREENED { None } else { Some(false) }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for HelloTee<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for HelloTee<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Nobody answers what has not been sent.
+        ready!(this.poll_held(context))?;
         // An empty buffer must not look like the end of the stream below.
         if matches!(this.state, State::Done(_)) || buffer.remaining() == 0 {
             return Pin::new(&mut this.io).poll_read(context, buffer);
@@ -178,29 +200,73 @@ impl<IO: AsyncRead + Unpin> AsyncRead for HelloTee<IO> {
     }
 }
 
+impl<IO: AsyncWrite + Unpin> HelloTee<IO> {
+    /// Writes what is held; ready when nothing is.
+    pub fn poll_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let count = ready!(Pin::new(&mut self.io).poll_write(context, &self.held))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.wrote(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// So much of what is held has left; answers how much of what follows it has.
+    fn wrote(&mut self, count: usize) -> usize {
+        if count >= self.held.len() {
+            let held = std::mem::take(&mut self.held).len();
+            return count - held;
+        }
+        self.held.drain(..count);
+        0
+    }
+}
+
 impl<IO: AsyncWrite + Unpin> AsyncWrite for HelloTee<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        bytes: &[u8],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let this = self.get_mut();
+        if this.held.is_empty() && !this.holds {
+            return Pin::new(&mut this.io).poll_write_vectored(context, slices);
+        }
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if this.holds && this.held.len() + length <= HELD {
+            slices.iter().for_each(|slice| this.held.extend_from_slice(slice));
+            return Poll::Ready(Ok(length));
+        }
+        loop {
+            let mut all = SmallVec::<[IoSlice<'_>; 16]>::new();
+            all.push(IoSlice::new(&this.held));
+            all.extend(slices.iter().map(|slice| IoSlice::new(slice)));
+            let count = ready!(Pin::new(&mut this.io).poll_write_vectored(context, &all))?;
+            drop(all);
+            let taken = this.wrote(count);
+            if taken > 0 || count == 0 || length == 0 {
+                return Poll::Ready(Ok(taken));
+            }
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.holds {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_held(context))?;
         Pin::new(&mut self.io).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_held(context))?;
         Pin::new(&mut self.io).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -63,7 +63,11 @@ fn pick(site: &SiteHealth, weights: &[u32], set: u64, random: &mut Random) -> Op
 }
 
 fn draw(weights: &[u32], set: u64, random: &mut Random) -> Option<usize> {
-    let members = || (0..MAX_ORIGINS).filter(move |&origin| set & bit(origin) != 0);
+    let members = || {
+        std::iter::successors(Some(set), |rest| Some(rest & rest.wrapping_sub(1)))
+            .take_while(|&rest| rest != 0)
+            .map(|rest| rest.trailing_zeros() as usize)
+    };
     let total = members().fold(0u32, |total, origin| total.saturating_add(weight_of(weights, origin)));
     let mut left = random.below(total);
     members().find(|&origin| {

@@ -83,10 +83,10 @@ pub async fn deliver(
         .map_err(|_| Failure::Refused(Refusal { status: 400, reason: "bad_header" }))?;
     let limits = site.site.retry;
     if delivery.rehearsal.is_none() {
-        site.budget.deposit(Instant::now());
+        site.budget.deposit(trail.started());
     }
     let (mut retries, mut stale, mut tried) = (0, 0, Tried::default());
-    let mut chosen = choose(&delivery, tried).ok_or(Failure::Internal)?;
+    let mut chosen = choose(&delivery, tried, trail.started()).ok_or(Failure::Internal)?;
     loop {
         let origin = site.origins.get(chosen.origin()).ok_or(Failure::Internal)?;
         tried.insert(origin.index);
@@ -106,8 +106,10 @@ pub async fn deliver(
                     OriginResult::Answered
                 };
                 site.metrics.origin_request(thread, origin.index, result);
-                chosen.report(Outcome::Success, Instant::now());
+                let now = Instant::now();
+                chosen.report(Outcome::Success, now);
                 trail.hold(chosen);
+                trail.origin_answered(now);
                 return Ok(answer);
             }
             Err(attempt) if delivery.rehearsal.is_some() => return Err(attempt.failure),
@@ -132,7 +134,7 @@ pub async fn deliver(
         }
         site.metrics.retry(Retry::Made);
         retries += 1;
-        chosen = choose(&delivery, tried).ok_or(attempt.failure)?;
+        chosen = choose(&delivery, tried, Instant::now()).ok_or(attempt.failure)?;
     }
 }
 
@@ -144,11 +146,9 @@ fn result_of(kind: FailureKind) -> OriginResult {
     }
 }
 
-fn choose(delivery: &Delivery<'_>, tried: Tried) -> Option<InFlight> {
+fn choose(delivery: &Delivery<'_>, tried: Tried, now: Instant) -> Option<InFlight> {
     let site = delivery.site;
-    delivery
-        .worker
-        .with_random(|random| balance::choose(&site.health, &site.weights, tried, random, Instant::now()))
+    delivery.worker.with_random(|random| balance::choose(&site.health, &site.weights, tried, random, now))
 }
 
 /// One attempt at one origin.
@@ -170,7 +170,7 @@ async fn attempt(
         fresh: only_fresh,
     };
     let connected = match delivery.rehearsal {
-        Some(golden) => transport::rehearse(golden).await,
+        Some(golden) => Box::pin(transport::rehearse(golden)).await,
         None => transport::connect(origin, wants, delivery.worker, &delivery.site.metrics).await,
     };
     let transport = match connected {
@@ -211,9 +211,9 @@ async fn attempt(
                 expects_continue: delivery.head.expects_continue,
             };
             let recycle = way_back(delivery, origin);
-            let outcome = h1::client::exchange(connection, request, limits, inform, recycle).await;
+            let exchange = h1::client::exchange(connection, request, limits, inform, recycle);
             delivery.worker.return_scratch(wire);
-            (outcome, reused, Protocol::Http11)
+            (exchange.await, reused, Protocol::Http11)
         }
         Transport::Http2(connection, reused) => {
             match http2_request(delivery, origin, fields, body.length(), trail) {

@@ -95,7 +95,9 @@ async fn open(origin: &OriginRuntime, wants: Wants, worker: &Rc<Worker>) -> Resu
     if !http2 {
         return Ok(Transport::Http1(OriginConnection::new(io)));
     }
-    let shared = SharedConnection::open(io).await.map_err(|_| Failure::OriginBadResponse)?;
+    let shared = SharedConnection::open(io, Some(worker.shard.clone()))
+        .await
+        .map_err(|_| Failure::OriginBadResponse)?;
     worker.pools.share(origin.pool, shared.clone());
     Ok(Transport::Http2(shared, false))
 }

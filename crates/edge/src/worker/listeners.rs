@@ -16,6 +16,10 @@ use crate::connection::{Ending, ListenerState};
 use crate::pace;
 use snapshot::generation::Drain;
 
+/// Silence after which TCP asks whether the client is there, and how often: a NAT forgets silent connections after minutes.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// One listener of this thread.
 struct Listener {
     state: Rc<ListenerState>,
@@ -89,6 +93,17 @@ async fn drain(worker: &Rc<Worker>, listeners: impl Iterator<Item = Listener>, l
     }
 }
 
+/// Sets what accepted connections take over from their listener, which saves them a system call each (tcp(7)): no delay of
+/// small segments, and a question now and then whether a silent client is still there.
+fn inherit(socket: &std::net::TcpListener) {
+    let socket = socket2::SockRef::from(socket);
+    let probes = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE).with_interval(KEEP_ALIVE_INTERVAL);
+    // Connections work without, only less well.
+    if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&probes)) {
+        tracing::warn!(%error, "a listening socket does not take its settings");
+    }
+}
+
 /// A moment that far away; the furthest the clock can say when that is beyond it.
 fn far_enough(now: Instant, wait: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -99,6 +114,7 @@ impl Listener {
     fn new(configured: SocketAddr, rehearsal: Option<SocketAddr>, worker: &Worker) -> Self {
         let state = ListenerState {
             configured,
+            bound: Cell::new(None),
             tls: Cell::new(false),
             rehearsal,
             removed: Cell::new(None),
@@ -109,6 +125,9 @@ impl Listener {
     }
 
     fn accept(&mut self, socket: std::net::TcpListener, worker: &Rc<Worker>) {
+        inherit(&socket);
+        let bound = socket.local_addr().ok().filter(|address| !address.ip().is_unspecified());
+        self.state.bound.set(bound);
         pace::limit_unsent(&socket);
         match tokio::net::TcpListener::from_std(socket) {
             Ok(listener) => {

@@ -9,4 +9,5 @@ mod http2;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+#[path = "../../../../tests/fuzzing/src/second_reading/head.rs"]
 mod second_reading;

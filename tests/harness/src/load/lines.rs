@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -25,9 +25,21 @@ use super::{Attempt, HTTP2_CONNECTIONS, KEPT_CONNECTIONS, Kind, Target, Trouble}
 const MAX_HEAD: usize = 16 * 1024;
 
 /// A kept HTTP/1.1 connection.
-struct Kept {
-    stream: TcpStream,
+struct Kept<S> {
+    stream: S,
     opened: Instant,
+}
+
+/// Kept HTTP/1.1 connections of one kind.
+struct Pool<S> {
+    idle: RefCell<VecDeque<Kept<S>>>,
+    open: Cell<usize>,
+}
+
+impl<S> Default for Pool<S> {
+    fn default() -> Self {
+        Self { idle: RefCell::default(), open: Cell::new(0) }
+    }
 }
 
 /// An HTTP/2 connection.
@@ -43,8 +55,8 @@ pub(super) struct Lines {
     target: Target,
     full_handshake: Arc<ClientConfig>,
     message: Vec<u8>,
-    kept: RefCell<VecDeque<Kept>>,
-    kept_open: Cell<usize>,
+    kept: Pool<TcpStream>,
+    kept_tls: Pool<TlsStream<TcpStream>>,
     http2: Vec<Mutex<Option<Shared2>>>,
     turn: Cell<usize>,
 }
@@ -57,8 +69,8 @@ impl Lines {
         Self {
             full_handshake: Arc::new(full_handshake),
             message: message.into_bytes(),
-            kept: RefCell::default(),
-            kept_open: Cell::new(0),
+            kept: Pool::default(),
+            kept_tls: Pool::default(),
             http2: (0..HTTP2_CONNECTIONS).map(|_| Mutex::new(None)).collect(),
             turn: Cell::new(0),
             target,
@@ -76,7 +88,14 @@ impl Lines {
         match kind {
             Kind::Fresh => self.attempt_fresh(Duration::ZERO, patience).await,
             Kind::FreshTls => self.attempt_fresh_tls(patience).await,
-            Kind::Kept => self.attempt_kept(again, patience).await,
+            Kind::Kept => {
+                let open = self.connect(self.target.plain);
+                self.attempt_kept(&self.kept, open, again, patience).await
+            }
+            Kind::KeptTls => {
+                let open = self.handshake(self.full_handshake.clone());
+                self.attempt_kept(&self.kept_tls, open, again, patience).await
+            }
             Kind::Http2 => self.attempt_http2(&self.http2[slot], patience).await,
         }
     }
@@ -103,15 +122,21 @@ impl Lines {
         Attempt { opened: began, began, ended: Instant::now(), reused: false, trouble }
     }
 
-    async fn attempt_kept(&self, again: bool, patience: Duration) -> Attempt {
+    async fn attempt_kept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        pool: &Pool<S>,
+        open: impl Future<Output = Result<S, Trouble>>,
+        again: bool,
+        patience: Duration,
+    ) -> Attempt {
         let began = Instant::now();
-        let may_open = again || self.kept_open.get() < KEPT_CONNECTIONS;
-        let idle = if may_open { None } else { self.kept.borrow_mut().pop_front() };
+        let may_open = again || pool.open.get() < KEPT_CONNECTIONS;
+        let idle = if may_open { None } else { pool.idle.borrow_mut().pop_front() };
         let (reused, opened) = (idle.is_some(), idle.as_ref().map_or(began, |kept| kept.opened));
         let outcome = within(patience, async {
             let mut stream = match idle {
                 Some(kept) => kept.stream,
-                None => self.connect(self.target.plain).await?,
+                None => open.await?,
             };
             let stays = exchange(&mut stream, &self.message, &self.target.expect).await?;
             Ok((stream, stays))
@@ -119,15 +144,15 @@ impl Lines {
         let (stays, trouble) = match outcome.await {
             Ok((stream, stays)) => {
                 if stays {
-                    self.kept.borrow_mut().push_back(Kept { stream, opened });
+                    pool.idle.borrow_mut().push_back(Kept { stream, opened });
                 }
                 (stays, None)
             }
             Err(trouble) => (false, Some(trouble)),
         };
         match (reused, stays) {
-            (false, true) => self.kept_open.set(self.kept_open.get() + 1),
-            (true, false) => self.kept_open.set(self.kept_open.get().saturating_sub(1)),
+            (false, true) => pool.open.set(pool.open.get() + 1),
+            (true, false) => pool.open.set(pool.open.get().saturating_sub(1)),
             _ => {}
         }
         Attempt { opened, began, ended: Instant::now(), reused, trouble }
@@ -190,7 +215,12 @@ impl Lines {
     }
 
     async fn connect(&self, address: std::net::SocketAddr) -> Result<TcpStream, Trouble> {
-        let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.map_err(generator)?;
+        if let Some(source) = self.target.source {
+            socket.bind((source, 0).into()).map_err(generator)?;
+        }
+        let stream = socket.connect(address).await.map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => Trouble::Refused,
             io::ErrorKind::ConnectionReset => Trouble::Closed(format!("connecting: {error}")),
             _ => Trouble::Generator(format!("connecting: {error}")),

@@ -17,6 +17,7 @@ fn target(plain: std::net::SocketAddr) -> Target {
         tls: plain,
         http1: trust.clone(),
         http2: trust,
+        source: None,
         host: "load.test".into(),
         path: "/ok".into(),
         expect: "ok".into(),

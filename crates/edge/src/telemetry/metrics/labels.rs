@@ -185,6 +185,34 @@ label_values! {
     }
 }
 
+label_values! {
+    /// What an HTTP/2 peer sent too much of.
+    Flood {
+        /// Requests given up or made to fail (CVE-2023-44487, CVE-2025-8671).
+        Resets = "resets",
+        /// Requests, or interim responses, that never came to an answer.
+        Headers = "headers",
+        /// CONTINUATION.
+        Continuations = "continuations",
+        /// DATA with no or next to no bytes.
+        Data = "data",
+        /// PING.
+        Pings = "pings",
+        /// SETTINGS.
+        Settings = "settings",
+        /// PRIORITY and PRIORITY_UPDATE.
+        Priorities = "priorities",
+        /// WINDOW_UPDATE.
+        Windows = "windows",
+        /// GOAWAY.
+        Goaways = "goaways",
+        /// Frames of types nobody knows.
+        Unknown = "unknown",
+        /// What a bound of the protocol library is for: unread resets, field lists, fragments, empty DATA.
+        Limits = "limits",
+    }
+}
+
 /// Failures (fault and reason) told apart at most; the last place is shared by all further ones.
 pub(super) const MAX_FAILURES: usize = 64;
 

@@ -15,7 +15,9 @@ use base::event::Protocol;
 use base::id::ContentHash;
 use base::time::Timestamp;
 
-pub use self::labels::{ClientCut, ConnectionRefused, Handshake, OriginConnection, OriginResult, Retry};
+pub use self::labels::{
+    ClientCut, ConnectionRefused, Flood, Handshake, OriginConnection, OriginResult, Retry,
+};
 use self::labels::{Failures, PROTOCOLS, protocol_slot};
 use self::site::{Counters, SiteCore};
 pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics};
@@ -236,6 +238,8 @@ pub struct Shard {
     /// By protocol, plain first and TLS second.
     connections: Counters<{ 2 * PROTOCOLS.len() }>,
     handshakes: Counters<{ Handshake::ALL.len() }>,
+    /// From clients, then from origins.
+    floods: [Counters<{ Flood::ALL.len() }>; 2],
     requests: AtomicU64,
     failures: AtomicU64,
     accepted: AtomicU64,
@@ -250,6 +254,7 @@ impl Shard {
             open: AtomicI64::new(0),
             connections: Counters::new(),
             handshakes: Counters::new(),
+            floods: [const { Counters::new() }; 2],
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
@@ -291,6 +296,16 @@ impl Shard {
     /// The protocol of a client connection is known: after ALPN, or with its first bytes.
     pub fn connection_speaks(&self, protocol: Protocol, tls: bool) {
         self.connections.add(connection_slot(protocol, tls), 1);
+    }
+
+    /// A client's HTTP/2 connection was closed because of a flood.
+    pub fn client_flooded(&self, flood: Flood) {
+        self.floods[0].add(flood.index(), 1);
+    }
+
+    /// An origin's HTTP/2 connection was closed because of a flood.
+    pub fn origin_flooded(&self, flood: Flood) {
+        self.floods[1].add(flood.index(), 1);
     }
 
     /// A TLS handshake with a client has ended.

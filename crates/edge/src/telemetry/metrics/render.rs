@@ -6,8 +6,8 @@ use std::sync::Arc;
 use api::process::Supervision;
 
 use super::labels::{
-    ClientCut, ConnectionRefused, Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS, Retry,
-    status_label,
+    ClientCut, ConnectionRefused, Flood, Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS,
+    Retry, status_label,
 };
 use super::site::{BUCKET_LABELS, OriginCore, SiteCore, SiteTotals};
 use super::{Metrics, Shard, connection_slot, lock, process};
@@ -147,6 +147,14 @@ fn connections(out: &mut Exposition, metrics: &Metrics) {
     out.family("rempart_tls_handshakes_total", "counter", "TLS handshakes with clients, by how they ended.");
     for outcome in Handshake::ALL {
         out.sample(&[("result", outcome.name())], sum(&|shard| shard.handshakes.get(outcome.index())));
+    }
+    let help = "HTTP/2 connections closed because of a flood, by who sent it and what of.";
+    out.family("rempart_http2_floods_total", "counter", help);
+    for (side, name) in ["client", "origin"].into_iter().enumerate() {
+        for flood in Flood::ALL {
+            let count = |shard: &Shard| shard.floods.get(side).map_or(0, |floods| floods.get(flood.index()));
+            out.sample(&[("peer", name), ("reason", flood.name())], sum(&count));
+        }
     }
 }
 

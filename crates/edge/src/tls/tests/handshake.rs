@@ -187,7 +187,7 @@ async fn reading_byte_by_byte_loses_nothing() {
         (b"\x16\x03", None),
         (b"", None),
     ] {
-        let mut tee = HelloTee::new(said);
+        let mut tee = HelloTee::new(tokio::io::join(said, tokio::io::sink()));
         let mut heard = Vec::new();
         while let Ok(byte) = tee.read_u8().await {
             heard.push(byte);
@@ -197,11 +197,11 @@ async fn reading_byte_by_byte_loses_nothing() {
         assert!(tee.take_hello().is_none() && tee.plain_http().is_none());
         assert_eq!(tee.is_untouched(), said.is_empty());
     }
-    let mut tee = HelloTee::new(&b"GET / HTTP/1.1\r\n"[..]);
+    let mut tee = HelloTee::new(tokio::io::join(&b"GET / HTTP/1.1\r\n"[..], tokio::io::sink()));
     assert!(tee.read_u8().await.is_err());
     assert!(tee.read_u8().await.is_err(), "it stays so");
     assert_eq!(tee.plain_http(), Some(&b"GET /"[..]));
-    assert_eq!(tee.into_inner(), b" HTTP/1.1\r\n");
+    assert_eq!(tee.into_inner().into_inner().0, b" HTTP/1.1\r\n");
 }
 
 #[tokio::test]

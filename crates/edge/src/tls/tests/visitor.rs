@@ -53,7 +53,7 @@ async fn it_is_told_which_hosts_the_certificate_is_for() {
 #[tokio::test]
 async fn an_alert_is_told_from_silence() {
     let edge = development_server(&authority(), &["a.example"]);
-    let mut server = (*edge.for_everyone().unwrap().config).clone();
+    let mut server = (*edge.first().config).clone();
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     let refused = visit(Host::Other(Box::new(server)), "a.example", true).await.err().unwrap();
     assert!(is_alert(&refused), "{refused}");

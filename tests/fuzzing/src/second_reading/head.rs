@@ -75,7 +75,7 @@ pub fn read(input: &[u8], limits: &HeadLimits) -> Option<Reading> {
 }
 
 /// The lines before the first empty one, one character for each byte; every line has to end in CR LF.
-fn lines(input: &[u8]) -> Option<Vec<String>> {
+pub fn lines(input: &[u8]) -> Option<Vec<String>> {
     let text: String = input.iter().map(|&byte| char::from(byte)).collect();
     let mut lines = Vec::new();
     let mut rest = text.as_str();
@@ -90,23 +90,27 @@ fn lines(input: &[u8]) -> Option<Vec<String>> {
     }
 }
 
-fn field(line: &str) -> Option<(String, String)> {
+/// Name and value of a field line.
+pub fn field(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once(':')?;
     if !is_token(name) {
         return None;
     }
-    for character in value.chars() {
-        let visible = (' '..='~').contains(&character);
-        let beyond_ascii = character >= '\u{80}';
-        if !visible && !beyond_ascii && character != '\t' {
-            return None;
-        }
+    if !value.chars().all(is_field_character) {
+        return None;
     }
     let lookalike = name.to_ascii_lowercase().replace('_', "-");
     if name.contains('_') && (lookalike == "content-length" || lookalike == "transfer-encoding") {
         return None;
     }
     Some((name.to_owned(), trimmed(value).to_owned()))
+}
+
+/// What may stand in a field value: no control characters but the tab.
+pub fn is_field_character(character: char) -> bool {
+    let visible = (' '..='~').contains(&character);
+    let beyond_ascii = character >= '\u{80}';
+    visible || beyond_ascii || character == '\t'
 }
 
 fn body(fields: &[(String, String)], http10: bool) -> Option<Body> {
@@ -201,17 +205,20 @@ fn is_registered_name(name: &str) -> bool {
     !characters.is_empty()
 }
 
-fn is_token(text: &str) -> bool {
+/// `1*tchar` of RFC 9110.
+pub fn is_token(text: &str) -> bool {
     let is_token_character =
         |character: char| character.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(character);
     !text.is_empty() && text.chars().all(is_token_character)
 }
 
-fn values(fields: &[(String, String)], name: &str) -> Vec<String> {
+/// The values of all fields of this name.
+pub fn values(fields: &[(String, String)], name: &str) -> Vec<String> {
     let wanted = fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
     wanted.map(|(_, value)| value.clone()).collect()
 }
 
-fn trimmed(text: &str) -> &str {
+/// Without white space at its ends.
+pub fn trimmed(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }

@@ -1,0 +1,357 @@
+//! `config` and `config_pieces`: any text at all, and texts made of pieces of configurations, through the compiler.
+
+use std::sync::{Arc, LazyLock};
+
+use api::diagnostic::{Diagnostic, Severity};
+use base::time::Timestamp;
+use snapshot::diagnostic::{MAXIMUM_FINDINGS, render};
+use snapshot::outline::outline;
+use snapshot::source::{SourceTree, Unreadable};
+use snapshot::{Compiled, Input, Mode, compile, references};
+
+/// 2026-06-01T00:00:00Z, the time at which all inputs are compiled.
+const NOW: Timestamp = Timestamp(1_780_272_000 * 1_000_000);
+
+/// What inputs may begin with.
+const BASES: [&str; 4] = [
+    "",
+    "[[listen]]\naddress = ':80'\ntls = false\n[[site]]\nhosts = ['*']\n[[site.origin]]\nurl = 'http://10.0.0.1'\n",
+    include_str!("../../../crates/snapshot/tests/compiler/with-files.toml"),
+    include_str!("../../../packaging/rempart.toml"),
+];
+
+/// Tables, by an input's byte. New ones go to the end: the corpus counts on the order.
+const TABLES: &[&str] = &[
+    "[[listen]]",
+    "[trust]",
+    "[metrics]",
+    "[log]",
+    "[log.access]",
+    "[limits]",
+    "[drain]",
+    "[acme]",
+    "[[acme.authority]]",
+    "[[site]]",
+    "[site.tls]",
+    "[site.tls.client]",
+    "[site.tls.hsts]",
+    "[[site.origin]]",
+    "[site.origin.tls]",
+    "[site.origin.timeouts]",
+    "[site.health]",
+    "[site.retry]",
+    "[site.limits]",
+    "[site]",
+    "[site.origin]",
+    "[listen]",
+    "[unknown]",
+    "[",
+    "[[",
+    "]]",
+    "[a.b.c]",
+    "[\"quoted\"]",
+];
+
+/// Keys, by an input's byte. New ones go to the end.
+const KEYS: &[&str] = &[
+    "via",
+    "standby",
+    "listen",
+    "trust",
+    "metrics",
+    "log",
+    "limits",
+    "drain",
+    "acme",
+    "site",
+    "address",
+    "tls",
+    "proxies",
+    "access",
+    "to",
+    "client_ip",
+    "retention",
+    "rotate",
+    "file",
+    "threads",
+    "connections",
+    "header_bytes",
+    "header_count",
+    "target_bytes",
+    "streams",
+    "handshake",
+    "header",
+    "keep_alive",
+    "write",
+    "idle",
+    "requests",
+    "tunnels",
+    "contact",
+    "agree_to_terms",
+    "challenge",
+    "dns_command",
+    "on_demand",
+    "authority",
+    "directory",
+    "roots",
+    "eab_kid",
+    "eab_key",
+    "name",
+    "hosts",
+    "compatibility",
+    "origin",
+    "health",
+    "retry",
+    "certificate",
+    "key",
+    "ocsp",
+    "policy",
+    "redirect",
+    "client",
+    "hsts",
+    "authorities",
+    "required",
+    "max_age",
+    "include_subdomains",
+    "preload",
+    "url",
+    "weight",
+    "host",
+    "http",
+    "max_idle",
+    "timeouts",
+    "server_name",
+    "verify",
+    "connect",
+    "response",
+    "resolve",
+    "failures",
+    "ejection",
+    "max_ejection",
+    "attempts",
+    "budget_percent",
+    "body_bytes",
+    "body",
+    "tunnel",
+    "",
+    "a.b",
+    "\"x y\"",
+    "tls.acme",
+    "tls.hsts.max_age",
+];
+
+/// Values, by an input's byte. New ones go to the end.
+const VALUES: &[&str] = &[
+    "true",
+    "false",
+    "0",
+    "1",
+    "-1",
+    "65535",
+    "65536",
+    "9223372036854775807",
+    "1e400",
+    "nan",
+    "0x7fff_ffff",
+    "\"\"",
+    "\"10s\"",
+    "\"1h\"",
+    "\"365d\"",
+    "\"99999999999999999999d\"",
+    "\"64KiB\"",
+    "\"1TiB\"",
+    "\"none\"",
+    "\"off\"",
+    "\"stdout\"",
+    "\"auto\"",
+    "\"modern\"",
+    "\"cloudflare\"",
+    "\"dns-01\"",
+    "\"http-01\"",
+    "\"tls-alpn-01\"",
+    "\"1.1\"",
+    "\"2\"",
+    "\"full\"",
+    "\":443\"",
+    "\"[::]:8443\"",
+    "\"127.0.0.1:9090\"",
+    "\"a.example\"",
+    "[\"a.example\", \"*.b.example\"]",
+    "[\"*\"]",
+    "[\"b\u{fc}cher.example\"]",
+    "[]",
+    "{}",
+    "[[]]",
+    "[1]",
+    "[\"10.0.0.0/8\", \"::1\"]",
+    "[\"10.0.0.0/99\"]",
+    "\"http://10.0.0.1:3000\"",
+    "\"https://[2001:db8::1]\"",
+    "\"https://app.internal/path\"",
+    "\"both.pem\"",
+    "\"ca.pem\"",
+    "\"broken.pem\"",
+    "\"missing.pem\"",
+    "\"acme:a.example\"",
+    "{ file = \"access.log\" }",
+    "{ max_age = \"1h\", preload = true }",
+    "{ acme = true }",
+    "{ certificate = \"both.pem\", key = \"both.pem\" }",
+    "{ authorities = \"ca.pem\" }",
+    "[{ directory = \"https://ca.example/dir\" }]",
+    "[{ url = \"http://10.0.0.2\", weight = 0 }]",
+    "[\"mailto:ops@a.example\"]",
+    "[\"/bin/true\", \"x\"]",
+    "2026-01-01",
+    "'''\nmany\nlines'''",
+    "\"\\u202e\"",
+    "\"",
+    "[",
+    "{ a",
+    "\u{1f980}",
+];
+
+/// Files that inputs may name.
+static TREE: LazyLock<SourceTree> = LazyLock::new(|| {
+    let mut params = rcgen::CertificateParams::new(
+        ["a.example", "shop.example", "www.shop.example", "news.example"].map(str::to_owned),
+    )
+    .unwrap();
+    (params.not_before, params.not_after) =
+        (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2027, 1, 1));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    let both = certificate.clone() + &key.serialize_pem();
+    let mut tree = SourceTree::default();
+    let mut put = |path: &str, text: &str| tree.insert(path, Ok(Arc::from(text.as_bytes())));
+    for path in ["both.pem", "tls/cert.pem", "tls/key.pem", "acme:a.example", "acme:news.example"] {
+        put(path, &both);
+    }
+    put("ca.pem", &certificate);
+    put("eab.key", "abc-_123");
+    put("broken.pem", &certificate[..300]);
+    tree.insert("secret.pem", Err(Unreadable::Permission));
+    tree
+});
+
+/// A configuration file.
+pub fn text(data: &[u8]) {
+    check(data);
+}
+
+/// A byte for what it begins with, then pairs: a table, or a key and its value.
+pub fn pieces(data: &[u8]) {
+    let Some((&base, pairs)) = data.split_first() else { return };
+    let mut text = BASES.get(usize::from(base)).copied().unwrap_or_default().to_owned();
+    for pair in pairs.chunks(2) {
+        let (which, value) = (usize::from(pair[0]), usize::from(pair.get(1).copied().unwrap_or_default()));
+        match which.checked_sub(64) {
+            None => text.push_str(TABLES.get(which).copied().unwrap_or("# nothing")),
+            Some(key) => {
+                text.push_str(KEYS.get(key).copied().unwrap_or("unknown"));
+                text.push_str(" = ");
+                text.push_str(VALUES.get(value).copied().unwrap_or("200"));
+            }
+        }
+        text.push('\n');
+    }
+    check(text.as_bytes());
+}
+
+/// What must be true of whatever the compiler says about whatever it is given.
+fn check(text: &[u8]) {
+    let once = |mode| compile(Input { file: "rempart.toml", text, tree: &TREE }, NOW, mode);
+    let fresh = once(Mode::Fresh);
+    examine(&fresh, text);
+    let again = once(Mode::Fresh);
+    assert_eq!(fresh.diagnostics, again.diagnostics, "said differently the second time");
+    let lines =
+        |compiled: &Compiled| compiled.snapshot.as_ref().map(|snapshot| (snapshot.id, outline(snapshot)));
+    assert_eq!(lines(&fresh), lines(&again), "compiled differently the second time");
+    let stored = once(Mode::Stored);
+    assert!(
+        fresh.snapshot.is_none() || stored.snapshot.is_some(),
+        "accepted once, refused at the next start"
+    );
+    for reference in references("rempart.toml", text) {
+        assert!(!reference.path.is_empty() && reference.limit > 0);
+        place_is_inside(&fresh.locate(&reference.place), text);
+    }
+}
+
+/// What must be true of a generation, and of what is said about it.
+pub fn examine(compiled: &Compiled, text: &[u8]) {
+    let errors = compiled.diagnostics.iter().filter(|it| it.severity == Severity::Error).count();
+    assert_eq!(compiled.snapshot.is_none(), errors > 0, "refused exactly when an error says why");
+    assert!(compiled.diagnostics.len() <= MAXIMUM_FINDINGS + 1);
+    for diagnostic in &compiled.diagnostics {
+        finding_helps(diagnostic, text);
+    }
+    let Some(snapshot) = &compiled.snapshot else { return };
+    assert!(!snapshot.listeners.is_empty() && !snapshot.sites.is_empty());
+    assert!(snapshot.sites.iter().all(|site| !site.origins.is_empty() && !site.hosts.is_empty()));
+    for listener in &snapshot.listeners {
+        place_is_inside(&compiled.locate(&listener.place), text);
+    }
+}
+
+fn finding_helps(diagnostic: &Diagnostic, text: &[u8]) {
+    assert_ne!(diagnostic.code, "internal", "{diagnostic:?}");
+    assert!(!diagnostic.message.is_empty() && diagnostic.hint.is_some(), "{diagnostic:?}");
+    match &diagnostic.location {
+        Some(location) => place_is_inside(location, text),
+        None => assert_eq!(diagnostic.code, "more-findings"),
+    }
+    let shown = render(diagnostic, false);
+    let acts = |character: char| character.is_control() && character != '\n' || character == '\u{202e}';
+    assert!(!shown.contains(acts), "a terminal would act upon {shown:?}");
+}
+
+/// A place is in the text: a line there is, a column within it or right behind it, and that line shown.
+fn place_is_inside(location: &api::diagnostic::Location, text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    let index = usize::try_from(location.line).unwrap().checked_sub(1).expect("lines count from 1");
+    let line = text.split('\n').nth(index).unwrap_or_else(|| panic!("no such line: {location:?}"));
+    let (length, column) = (line.chars().count(), usize::try_from(location.column).unwrap());
+    assert!((1..=length + 1).contains(&column), "no such column in {line:?}: {location:?}");
+    assert!(location.width >= 1 && line.contains(location.text.as_str()), "{location:?} in {line:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Collects the names of all properties of a JSON schema.
+    fn keys(schema: &serde_json::Value, found: &mut Vec<String>) {
+        let below: Vec<&serde_json::Value> = match schema {
+            serde_json::Value::Object(object) => {
+                if let Some(properties) = object.get("properties").and_then(|list| list.as_object()) {
+                    found.extend(properties.keys().cloned());
+                }
+                object.values().collect()
+            }
+            serde_json::Value::Array(list) => list.iter().collect(),
+            _ => Vec::new(),
+        };
+        below.into_iter().for_each(|schema| keys(schema, found));
+    }
+
+    #[test]
+    fn every_key_of_a_configuration_is_tried() {
+        let mut found = Vec::new();
+        keys(&serde_json::from_str(&snapshot::json_schema()).unwrap(), &mut found);
+        assert!(found.len() > 50, "{found:?}");
+        let missing: Vec<_> = found.iter().filter(|key| !KEYS.contains(&key.as_str())).collect();
+        assert!(missing.is_empty(), "put {missing:?} at the end of KEYS");
+        assert!(TABLES.len() <= 64 && KEYS.len() <= 192 && VALUES.len() <= 255, "one byte chooses");
+    }
+
+    #[test]
+    fn the_bases_are_good_but_the_empty_one() {
+        for base in &BASES[1..] {
+            let input = Input { file: "rempart.toml", text: base.as_bytes(), tree: &TREE };
+            let compiled = compile(input, NOW, Mode::Fresh);
+            assert!(compiled.snapshot.is_some(), "{:?}", compiled.diagnostics);
+        }
+    }
+}
