@@ -249,6 +249,10 @@ async fn begin(delivery: &Delivery<'_>, mut answer: Answer) -> Result<Answer, At
         let good = syntax::elements(chosen).next().is_some() && syntax::elements(chosen).all(is_asked);
         return if good { Ok(answer) } else { broken(Failure::OriginBadResponse, FailureKind::Protocol) };
     }
+    // `h2` checks framing itself, and a failure there may as well be the client's upload.
+    if answer.protocol == Protocol::Http2 {
+        return Ok(answer);
+    }
     match poll_fn(|cx| Poll::Ready(answer.body.poll_fill(cx))).await {
         Poll::Ready(Err(BodyError::Cut)) => broken(Failure::OriginClosed, FailureKind::Closed),
         Poll::Ready(Err(_)) => broken(Failure::OriginBadResponse, FailureKind::Protocol),
