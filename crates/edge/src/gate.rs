@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::forwarded::{Client, Scheme};
 use crate::h1::parse::Refusal;
 use crate::h1::syntax;
+use crate::hop::{self, Travel};
 use crate::message::{HeaderList, RequestHead, ResponseHead};
 use crate::pipeline::Own;
 
@@ -56,8 +57,8 @@ impl Approach {
 pub enum Gate {
     /// On to the site.
     Pass,
-    /// Back, to come again over `https`.
-    Redirect(Own),
+    /// Back with an answer of the edge's own: to come again over `https`, or because it goes no further.
+    Answer(Own),
     /// Nowhere.
     Refuse(Failure),
 }
@@ -103,6 +104,21 @@ pub fn tell_hsts(headers: &mut HeaderList, site: &Site, scheme: Scheme) {
     }
 }
 
+/// Counts `Max-Forwards` down (RFC 9110 section 7.6.2).
+pub fn travel(head: &mut RequestHead) -> Gate {
+    match hop::travel(&head.method, &head.headers) {
+        Ok(Travel::On) => Gate::Pass,
+        Ok(Travel::Counted(left)) => {
+            head.headers.remove(b"max-forwards");
+            head.headers.push("Max-Forwards", left.to_string());
+            Gate::Pass
+        }
+        // What the origin allows is not known here, so no more is said than that somebody is there.
+        Ok(Travel::EndsHere) => Gate::Answer(Own { head: ResponseHead::new(200), body: Bytes::new() }),
+        Err(_) => Gate::Refuse(Failure::Refused(Refusal { status: 400, reason: "bad_header" })),
+    }
+}
+
 /// The same target over `https`. Only GET and HEAD may be 301: clients turn other methods into GET then (RFC 9110
 /// section 15.4.2).
 fn redirect(head: &RequestHead, approach: Approach, listeners: &[Listener]) -> Gate {
@@ -129,7 +145,7 @@ fn redirect(head: &RequestHead, approach: Approach, listeners: &[Listener]) -> G
     let status = if matches!(head.method, Method::GET | Method::HEAD) { 301 } else { 308 };
     let mut answer = ResponseHead::new(status);
     answer.headers.push("Location", location);
-    Gate::Redirect(Own { head: answer, body: Bytes::new() })
+    Gate::Answer(Own { head: answer, body: Bytes::new() })
 }
 
 /// The port to name in a redirect, if any.
@@ -206,7 +222,7 @@ mod tests {
     fn outcome(head: &RequestHead, site: &Site, approach: Approach, listeners: &[Listener]) -> String {
         match pass(head, site, approach, listeners) {
             Gate::Pass => "pass".to_owned(),
-            Gate::Redirect(own) => {
+            Gate::Answer(own) => {
                 assert!(own.body.is_empty());
                 let location = String::from_utf8(own.head.headers.get(b"location").unwrap().to_vec());
                 format!("{} {}", own.head.status, location.unwrap())

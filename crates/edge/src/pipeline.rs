@@ -19,7 +19,7 @@ use crate::gate::{self, Approach, Gate};
 use crate::generation::{Generation, SiteRuntime};
 use crate::h1::parse::Refusal;
 use crate::h1::syntax;
-use crate::hop::{self, ConnectionFields, Travel};
+use crate::hop::ConnectionFields;
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
 use crate::pace::PaceLimit;
 use crate::pages;
@@ -123,34 +123,20 @@ async fn serve_site(
     if let Some(answer) = trace::answer(&head, connection, client, compatibility, &trail) {
         return finish_own(answer, false, trail);
     }
-    match gate::pass(&head, &site.site, approach, &snapshot.listeners) {
-        Gate::Pass => {}
-        Gate::Redirect(answer) => {
-            let mut response = finish_own(answer, false, trail);
-            identify(&mut response, compatibility);
-            return response;
+    let pass = gate::pass(&head, &site.site, approach, &snapshot.listeners);
+    for gate in [pass, gate::travel(&mut head)] {
+        match gate {
+            Gate::Pass => {}
+            Gate::Answer(answer) => {
+                let mut response = finish_own(answer, false, trail);
+                identify(&mut response, compatibility);
+                return response;
+            }
+            Gate::Refuse(failure) => return fail(failure, Some(&head), compatibility, trail),
         }
-        Gate::Refuse(failure) => return fail(failure, Some(&head), compatibility, trail),
     }
     if forwarded::check_loop(head.headers.iter(), &snapshot.via).is_err() {
         return fail(Failure::Loop, Some(&head), compatibility, trail);
-    }
-    match hop::travel(&head.method, &head.headers) {
-        Ok(Travel::On) => {}
-        Ok(Travel::Counted(left)) => {
-            head.headers.remove(b"max-forwards");
-            head.headers.push("Max-Forwards", left.to_string());
-        }
-        Ok(Travel::EndsHere) => {
-            let answer = Own { head: ResponseHead::new(200), body: Bytes::new() };
-            let mut response = finish_own(answer, false, trail);
-            identify(&mut response, compatibility);
-            return response;
-        }
-        Err(_) => {
-            let refusal = Refusal { status: 400, reason: "bad_header" };
-            return fail(Failure::Refused(refusal), Some(&head), compatibility, trail);
-        }
     }
     let limit = site.site.limits.body_bytes;
     if let (BodyLength::Exact(length), Some(limit)) = (body.length(), limit)

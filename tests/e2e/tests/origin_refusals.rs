@@ -2,6 +2,7 @@
 //! that was cut is never passed on as a complete one.
 
 use std::io;
+use std::sync::{Mutex, mpsc};
 
 use harness::config::Config;
 use harness::origin::{Connection, Origin};
@@ -27,11 +28,16 @@ fn serve(connection: &mut Connection, bad: &[u8], close: bool) -> io::Result<()>
 fn before(bad: impl Into<Vec<u8>>, close: bool) -> (Origin, Rempart) {
     let bad = bad.into();
     let origin = Origin::scripted(move |connection| serve(connection, &bad, close));
+    let rempart = Rempart::with(&config(&origin));
+    (origin, rempart)
+}
+
+fn config(origin: &Origin) -> Config {
     // One thread has one pool, so a connection that was kept would be taken again.
     let config =
         Config::empty().raw("[metrics]\nlisten = \"off\"\n[log.access]\nto = \"off\"\n[limits]\nthreads = 1");
     let config = config.listeners().site("strict", &[HOST]).origin(origin.url());
-    (origin, Rempart::with(&config.raw("[site.retry]\nattempts = 0\n[site.health]\nfailures = 0")))
+    config.raw("[site.retry]\nattempts = 0\n[site.health]\nfailures = 0")
 }
 
 const AMBIGUOUS: &[(&str, &str)] = &[
@@ -183,11 +189,20 @@ const AMBIGUOUS: &[(&str, &str)] = &[
 
 #[test]
 fn an_ambiguous_answer_becomes_502_and_its_connection_is_not_used_again() {
+    // `/bad/7` is answered with row 7.
+    let origin = Origin::scripted(|connection| {
+        while let Some(seen) = connection.request()? {
+            let row = seen.target().strip_prefix("/bad/").and_then(|row| row.parse::<usize>().ok());
+            let good = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
+            connection.send(row.map_or(good, |row| AMBIGUOUS[row].1))?;
+        }
+        Ok(())
+    });
+    let rempart = Rempart::with(&config(&origin));
     let mut wrong = Vec::new();
-    for (name, bad) in AMBIGUOUS {
-        let (origin, rempart) = before(*bad, false);
-        let mut client = rempart.client();
-        match client.get(HOST, "/bad") {
+    for (row, (name, _)) in AMBIGUOUS.iter().enumerate() {
+        origin.forget();
+        match rempart.client().get(HOST, &format!("/bad/{row}")) {
             Ok(response) if response.status == 502 && !response.text().contains("abc") => {}
             Ok(response) => wrong.push(format!("{name}: {}", response.status)),
             Err(error) => wrong.push(format!("{name}: {error}")),
@@ -292,6 +307,30 @@ fn bytes_after_an_answer_are_nobodys_answer() {
             "the connection with {extra:?} on it was used again"
         );
     }
+}
+
+/// RFC 9112 section 9.2: what comes on a connection that was asked nothing is no answer to what is asked next.
+#[test]
+fn an_answer_before_its_question_is_nobodys_answer() {
+    let (speak, told) = mpsc::sync_channel::<()>(1);
+    let (spoken, heard) = mpsc::sync_channel::<()>(1);
+    let told = Mutex::new(told);
+    let origin = Origin::scripted(move |connection| {
+        while connection.request()?.is_some() {
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine")?;
+            if connection.number == 0 && told.lock().unwrap().recv().is_ok() {
+                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")?;
+                spoken.send(()).unwrap();
+            }
+        }
+        Ok(())
+    });
+    let rempart = Rempart::with(&config(&origin));
+    assert_eq!(rempart.client().get(HOST, "/first").unwrap().text(), "fine");
+    speak.send(()).unwrap();
+    heard.recv().unwrap();
+    assert_eq!(rempart.client().get(HOST, "/second").unwrap().text(), "fine");
+    assert_new_connection(&origin, "an answer nobody asked for");
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn resolve(
     let host = match hosts.as_slice() {
         [] if minor == 0 => String::new(),
         [host] if is_authority(&text(host)) => text(host).to_ascii_lowercase(),
-        [host] if host.is_empty() => return Err(Choice("an empty Host")),
+        [[]] => return Err(Choice("an empty Host")),
         _ => return Err(Forbidden("Host is missing, repeated or malformed")),
     };
     if target.chars().any(|character| !('!'..='~').contains(&character) || character == '#') {

@@ -251,32 +251,33 @@ async fn attempt(
             }
         }
     };
-    let attempt = match outcome {
-        Err(error) => judge(delivery, error, reused),
-        Ok((head, mut body)) => match begins_badly(delivery, &head, &mut body).await {
-            None => return Ok(Answer { head, body, protocol }),
-            Some(attempt) => attempt,
-        },
+    let concluded = match outcome {
+        Err(error) => Err(judge(delivery, error, reused)),
+        Ok((head, body)) => begin(delivery, Answer { head, body, protocol }).await,
     };
     // A visitor must not have an origin set aside by calling its request gRPC.
-    Err(Attempt { kind: attempt.kind.filter(|_| !guessed), ..attempt })
+    concluded.map_err(|attempt| Attempt { kind: attempt.kind.filter(|_| !guessed), ..attempt })
 }
 
 /// Looks at what has come of an answer while it can still become a 502: a body that is broken from its first byte on, and
 /// a switch to a protocol that was not asked for (RFC 9110 section 7.8).
-async fn begins_badly(delivery: &Delivery<'_>, head: &ResponseHead, body: &mut Body) -> Option<Attempt> {
-    let broken = |failure, kind| Some(Attempt { failure, again: None, stale: false, kind: Some(kind) });
-    if head.status == 101 {
+async fn begin(delivery: &Delivery<'_>, mut answer: Answer) -> Result<Answer, Attempt> {
+    let broken = |failure, kind| Err(Attempt { failure, again: None, stale: false, kind: Some(kind) });
+    if answer.head.status == 101 {
         let asked = delivery.head.upgrade.as_deref().unwrap_or_default().as_bytes();
         let is_asked = |name: &[u8]| syntax::elements(asked).any(|asked| asked.eq_ignore_ascii_case(name));
-        let chosen = head.headers.get(b"upgrade").unwrap_or_default();
+        let chosen = answer.head.headers.get(b"upgrade").unwrap_or_default();
         let good = syntax::elements(chosen).next().is_some() && syntax::elements(chosen).all(is_asked);
-        return if good { None } else { broken(Failure::OriginBadResponse, FailureKind::Protocol) };
+        return if good { Ok(answer) } else { broken(Failure::OriginBadResponse, FailureKind::Protocol) };
     }
-    match poll_fn(|cx| Poll::Ready(body.poll_fill(cx))).await {
+    // `h2` checks framing itself, and a failure there may as well be the client's upload.
+    if answer.protocol == Protocol::Http2 {
+        return Ok(answer);
+    }
+    match poll_fn(|cx| Poll::Ready(answer.body.poll_fill(cx))).await {
         Poll::Ready(Err(BodyError::Cut)) => broken(Failure::OriginClosed, FailureKind::Closed),
         Poll::Ready(Err(_)) => broken(Failure::OriginBadResponse, FailureKind::Protocol),
-        _ => None,
+        _ => Ok(answer),
     }
 }
 
