@@ -117,7 +117,9 @@ impl AsyncRead for Coalesce {
             let before = buf.filled().len();
             ready!(Pin::new(io).poll_read(cx, buf))?;
             let bytes = buf.filled().get(before..).unwrap_or_default();
-            heading.read(bytes);
+            if guard.peer() == Peer::Client {
+                heading.read(bytes);
+            }
             if let Some(reader) = preface {
                 reader.push(bytes);
             }
