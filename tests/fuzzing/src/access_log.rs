@@ -25,7 +25,7 @@ pub fn run(data: &[u8]) {
         client: std::net::Ipv6Addr::from(*address).into(),
         protocol: Protocol::Http2,
         tls: number & 1 == 1,
-        method: text(0, MAX_METHOD_BYTES),
+        method: text(0, MAX_METHOD_BYTES).into_string().into(),
         host: text(1, MAX_HOST_BYTES),
         target: text(2, MAX_TARGET_BYTES),
         site: Some(String::from(text(3, MAX_HEADER_BYTES)).into()),

@@ -138,6 +138,16 @@ const KEYS: &[&str] = &[
     "\"x y\"",
     "tls.acme",
     "tls.hsts.max_age",
+    "proxy_protocol",
+    "connections_per_address",
+    "connection_rate_per_address",
+    "handshakes",
+    "handshakes_per_address",
+    "memory",
+    "write_rate",
+    "max_connections",
+    "queue",
+    "body_rate",
 ];
 
 /// Values, by an input's byte. New ones go to the end.

@@ -101,7 +101,7 @@ impl AsyncRead for Wire<'_> {
 
 /// Nothing is lost on its way through the tee, unless it is plain HTTP, which is then held in full.
 fn through_tee(seed: u16, input: &[u8], pieces: &[&[u8]], whole: &(Progress, Option<ClientHello>)) {
-    let mut tee = HelloTee::new(Wire(pieces.iter(), &[]));
+    let mut tee = HelloTee::new(tokio::io::join(Wire(pieces.iter(), &[]), tokio::io::sink()));
     let mut cx = Context::from_waker(Waker::noop());
     let mut came = Vec::new();
     let mut room = vec![0; 1 + usize::from(seed % 61)];

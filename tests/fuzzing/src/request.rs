@@ -66,7 +66,8 @@ fn connection(pieces: &[&[u8]]) -> (Vec<Request>, End) {
 
 /// The codec's view in the words of the second reading.
 fn request(parsed: parse::ParsedRequest, body: Body) -> Request {
-    let parse::ParsedRequest { head, framing, keep_alive } = parsed;
+    // Whether the target names https is asked only of connections without TLS.
+    let parse::ParsedRequest { head, framing, keep_alive, names_https: _ } = parsed;
     Request {
         wishes: Wishes {
             upgrade: head.upgrade.as_deref().map(str::to_owned),
