@@ -217,9 +217,14 @@ fn room(Usage { used, limit }: Usage, connections: usize) -> usize {
 pub(crate) fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
     let shared = Arc::downgrade(shared);
     let machine = machine::memory();
+    // The first look comes before the first connection.
+    look(&shared, machine);
     std::thread::Builder::new().name("pressure".to_owned()).spawn(move || {
-        while look(&shared, machine) {
+        loop {
             std::thread::sleep(LOOK);
+            if !look(&shared, machine) {
+                break;
+            }
         }
     })?;
     Ok(())
