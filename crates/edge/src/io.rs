@@ -1,7 +1,7 @@
 //! Byte transports and what every connection needs around them: one `Io` type, pooled read buffers, lazy timers.
 
-use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,6 +18,11 @@ pub const HEAD_READ: usize = 8 * 1024;
 const POOLED_BUFFERS: usize = 64;
 /// Bytes a write buffer begins with: a head and a small body.
 const WRITE_BUFFER: usize = 4 * 1024;
+/// Content of a TLS record that fits into three packets, and how much is sent in such records before they become large ones.
+const SMALL_RECORD: usize = 4 * 1024;
+const SMALL_RECORD_BYTES: usize = 64 * 1024;
+/// Rounds of `worker::TICK` after which a connection counts as having been idle: about a second.
+const IDLE_ROUNDS: u64 = 8;
 /// Write buffers kept for reuse per thread, and the largest that is kept; they are taken for a moment and given back.
 const POOLED_WRITES: usize = 16;
 const POOLED_WRITE_BYTES: usize = 128 * 1024;
@@ -62,14 +67,20 @@ impl AsyncRead for Io {
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(written) = self.write_small_records(cx, &[IoSlice::new(buf)]) {
+            return Poll::Ready(written);
+        }
         each!(self, io => io.poll_write(cx, buf))
     }
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(written) = self.write_small_records(cx, bufs) {
+            return Poll::Ready(written);
+        }
         each!(self, io => io.poll_write_vectored(cx, bufs))
     }
     fn is_write_vectored(&self) -> bool {
@@ -87,6 +98,41 @@ impl Io {
     /// Whether `poll_flush` has work to do after a write: rustls may hold records back, the kernel never does.
     fn buffers_writes(&self) -> bool {
         !matches!(self, Self::Tcp(_))
+    }
+
+    /// Encrypts into small records while a visitor's connection is young: the first packets can be read, and shown, before the
+    /// last ones of a large record have arrived. `None` once the usual way is as good.
+    fn write_small_records(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Option<io::Result<usize>> {
+        let Self::Server(stream) = self else { return None };
+        let (tee, session) = stream.get_mut();
+        let (mut room, mut written) = (tee.pacing().small_bytes(ROUND.get()), 0);
+        if room == 0 {
+            return None;
+        }
+        for piece in bufs.iter().flat_map(|buf| buf.chunks(SMALL_RECORD)) {
+            let piece = piece.get(..room).unwrap_or(piece);
+            let count = match session.writer().write(piece) {
+                Ok(count) => count,
+                Err(error) => return Some(Err(error)),
+            };
+            (written, room) = (written + count, room - count);
+            if count < piece.len() || room == 0 {
+                break;
+            }
+        }
+        if written == 0 {
+            return None;
+        }
+        tee.pacing().sent(written, ROUND.get());
+        match Pin::new(&mut **stream).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Some(Err(error)),
+            // Encrypted is taken; what the kernel does not take now goes with the next write or flush.
+            _ => Some(Ok(written)),
+        }
     }
 
     /// What is written next are the last words: they may wait for the goodbye.
@@ -118,6 +164,34 @@ impl Io {
 thread_local! {
     static POOL: RefCell<[Vec<Vec<u8>>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
     static WRITES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static ROUND: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Tells the connections of this thread that another `worker::TICK` has passed.
+pub fn next_round() {
+    ROUND.set(ROUND.get().wrapping_add(1));
+}
+
+/// How far a TLS connection's records are still to be small.
+#[derive(Debug, Default)]
+pub struct RecordPacing {
+    sent: usize,
+    round: u64,
+}
+
+impl RecordPacing {
+    /// Bytes to be sent in small records from here on.
+    fn small_bytes(&mut self, round: u64) -> usize {
+        if round.wrapping_sub(self.round) > IDLE_ROUNDS {
+            // A connection that was idle begins with a small congestion window again (RFC 2861).
+            self.sent = 0;
+        }
+        SMALL_RECORD_BYTES.saturating_sub(self.sent)
+    }
+
+    fn sent(&mut self, count: usize, round: u64) {
+        (self.sent, self.round) = (self.sent + count, round);
+    }
 }
 
 /// Which of the two pools a buffer of this capacity belongs to; `None` for grown ones, which are freed.
@@ -441,6 +515,17 @@ mod tests {
         buffer.consume(2);
         buffer.consume(usize::MAX);
         assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn records_are_small_at_first_and_again_after_a_pause() {
+        let mut pacing = RecordPacing::default();
+        assert_eq!(pacing.small_bytes(5), SMALL_RECORD_BYTES);
+        pacing.sent(SMALL_RECORD_BYTES - 1, 5);
+        assert_eq!(pacing.small_bytes(5), 1);
+        pacing.sent(9, 6);
+        assert_eq!(pacing.small_bytes(6 + IDLE_ROUNDS), 0);
+        assert_eq!(pacing.small_bytes(7 + IDLE_ROUNDS), SMALL_RECORD_BYTES);
     }
 
     #[tokio::test]

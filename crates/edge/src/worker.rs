@@ -317,6 +317,7 @@ async fn keep_house(worker: Rc<Worker>, index: usize) {
     for count in 1u64.. {
         let now = ticks.tick().await;
         worker.clock.set(read_clocks());
+        crate::io::next_round();
         if let Some(ticks) = worker.shared.ticks.get(index) {
             ticks.store(count, Ordering::Relaxed);
         }

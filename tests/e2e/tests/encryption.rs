@@ -1,5 +1,7 @@
 //! What a site's encryption asks of visitors: redirects to https, HSTS, and certificates of their own.
 
+use std::io::{Read as _, Write as _};
+
 use harness::certificates::Authority;
 use harness::client::{Client, Response};
 use harness::config::Config;
@@ -121,4 +123,53 @@ fn a_site_that_wants_certificates_is_closed_to_plain_http() {
         assert!(response.text().contains("client_certificate_required"), "{}", response.text());
     }
     assert!(origin.seen().is_empty());
+}
+
+/// Passes a connection on and keeps what the server said.
+fn overhear(to: std::net::SocketAddr) -> (std::net::SocketAddr, std::thread::JoinHandle<Vec<u8>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let heard = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut server = std::net::TcpStream::connect(to).unwrap();
+        let (mut from, mut into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut into));
+        let (mut heard, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+        while let Ok(count @ 1..) = server.read(&mut piece) {
+            heard.extend_from_slice(&piece[..count]);
+            if client.write_all(&piece[..count]).is_err() {
+                break;
+            }
+        }
+        heard
+    });
+    (address, heard)
+}
+
+#[test]
+fn tls_records_are_small_at_first_and_large_in_a_long_answer() {
+    const LARGE: usize = 16 << 10;
+    let origin = Origin::answering(|_| Reply::text(200, &"x".repeat(400 << 10)));
+    let rempart = with("", &origin, "");
+    let (relay, heard) = overhear(rempart.tls());
+    let url = format!("https://{HOST}:{}/", relay.port());
+    let resolve = format!("{HOST}:{}:127.0.0.1", relay.port());
+    let curl = std::process::Command::new("curl")
+        .args(["-sk", "--http1.1", "--noproxy", "*", "--resolve", &resolve, &url])
+        .output()
+        .unwrap();
+    assert_eq!(curl.stdout.len(), 400 << 10, "{}", String::from_utf8_lossy(&curl.stderr));
+    let (heard, mut records) = (heard.join().unwrap(), Vec::new());
+    let mut rest = &heard[..];
+    while let [kind, _, _, high, low, ..] = *rest {
+        let length = usize::from(high) << 8 | usize::from(low);
+        rest = &rest[(5 + length).min(rest.len())..];
+        if kind == 23 {
+            records.push(length);
+        }
+    }
+    // Content, its type and the tag; handshake messages of TLS 1.3 look like content and are small as well.
+    let small = records.iter().take_while(|&&length| length <= (4 << 10) + 17).sum::<usize>();
+    assert!((64 << 10..80 << 10).contains(&small), "{small} bytes in small records: {records:?}");
+    assert!(records.iter().any(|&length| length > LARGE - 512), "{records:?}");
 }

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::io::RecordPacing;
+
 use super::client_hello::{ClientHello, HANDSHAKE_RECORD, HelloParser, Progress};
 
 /// Bytes looked at to recognise plain HTTP: the longest method known here, a space, and the start of the target.
@@ -29,6 +31,7 @@ pub struct HelloTee<IO> {
     state: State,
     held: Vec<u8>,
     holds: bool,
+    pacing: RecordPacing,
 }
 
 #[derive(Debug)]
@@ -55,7 +58,12 @@ struct PlainHttp;
 impl<IO> HelloTee<IO> {
     /// Wraps a connection nothing has been read from.
     pub fn new(io: IO) -> Self {
-        Self { io, state: State::Untouched, held: Vec::new(), holds: true }
+        Self { io, state: State::Untouched, held: Vec::new(), holds: true, pacing: RecordPacing::default() }
+    }
+
+    /// How far records are to be small; kept here for the layer above.
+    pub fn pacing(&mut self) -> &mut RecordPacing {
+        &mut self.pacing
     }
 
     /// From now on, what is written waits for a read, a shutdown, or the end of holding.
