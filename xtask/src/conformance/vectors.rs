@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn blocks_become_bytes() {
         assert_eq!(unescape("GET / HTTP/1.1\nA: b\\\n c\\td\n\n\n"), b"GET / HTTP/1.1\r\nA: b c\td\r\n\r\n");
-        assert_eq!(unescape("a\\xffb\\r\\n\n"), b"a\xffb\r\n");
+        assert_eq!(unescape("a\\xff b\\r\\n\n"), b"a\xff b\r\n");
     }
 
     #[test]
