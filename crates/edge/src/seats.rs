@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 /// Seats looked at to find one that makes room.
 const SAMPLE: usize = 32;
-/// A connection is let be for so long after it was accepted or went idle: most do something within that.
+/// A connection is let be for so long after it went idle, or its client stopped reading: most do something within that.
 const LET_BE: Duration = Duration::from_secs(1);
+/// The same after it was accepted: who connects has something to say, and a hoard that comes fast must not be let be.
+const LET_BE_UNUSED: Duration = Duration::from_millis(100);
 /// Share of the seats, and least number of them, that is cleared at one time while resources are short.
 const CLEARED_SHARE: usize = 16;
 const CLEARED_LEAST: usize = 8;
@@ -50,6 +52,8 @@ pub struct Seat {
     state: Cell<State>,
     since: Cell<Instant>,
     leave: Cell<Leave>,
+    /// Since when its client does not take what is there for it.
+    stalled: Cell<Option<Instant>>,
     waker: OnceCell<Waker>,
 }
 
@@ -62,6 +66,7 @@ impl Seat {
             state: Cell::new(if shaking { State::Shaking } else { State::Fresh }),
             since: Cell::new(now),
             leave: Cell::new(Leave::No),
+            stalled: Cell::new(None),
             waker: OnceCell::new(),
         }
     }
@@ -88,6 +93,18 @@ impl Seat {
             self.state.set(State::Idle);
             self.since.set(since);
         }
+    }
+
+    /// Its client does not take what is there for it.
+    pub fn stall(&self) {
+        if self.stalled.get().is_none() {
+            self.stalled.set(Some(Instant::now()));
+        }
+    }
+
+    /// Its client has taken something, or there is nothing more for it.
+    pub fn flow(&self) {
+        self.stalled.set(None);
     }
 
     /// When it was to leave, if it was asked to leave once it has nothing to do.
@@ -159,7 +176,7 @@ impl Seats {
             let state = seat.state.get();
             let unused = matches!(state, State::Shaking | State::Fresh);
             let wanted = if shaking { state == State::Shaking } else { unused || state == State::Idle };
-            if !wanted || waited < LET_BE || seat.leave.get() > Leave::No {
+            if !wanted || waited < let_be(state) || seat.leave.get() > Leave::No {
                 continue;
             }
             let rank = (u8::from(unused), if unused { open(seat.address.get()) } else { 0 }, waited);
@@ -172,21 +189,24 @@ impl Seats {
         Some(seat.state.get())
     }
 
-    /// Clears a share of the seats: of connections without a request, those that have been without for the longest time; and
-    /// with `busy`, when there are no such, the newest of the others. Answers how many were asked to go.
+    /// Clears a share of the seats: of connections without a request, those that have been without for the longest time; of
+    /// those whose clients do not read, the same; and with `busy`, when there are no such, the newest of the others. Answers
+    /// how many were asked to go.
     pub fn clear(&self, busy: bool, now: Instant) -> usize {
         let count = (self.places.len() / CLEARED_SHARE).max(CLEARED_LEAST);
         let staying = || self.places.iter().flatten().filter(|seat| seat.leave.get() < Leave::Now);
         let waiting = staying().filter(|seat| {
             let waited = now.saturating_duration_since(seat.since.get());
-            seat.state.get() != State::Busy && seat.leave.get() == Leave::No && waited >= LET_BE
+            let state = seat.state.get();
+            state != State::Busy && seat.leave.get() == Leave::No && waited >= let_be(state)
         });
         let mut waiting: Vec<_> = waiting.collect();
         waiting.sort_unstable_by_key(|seat| seat.since.get());
         waiting.truncate(count);
         waiting.iter().for_each(|seat| seat.ask(Leave::WhenIdle));
-        if !busy || !waiting.is_empty() {
-            return waiting.len();
+        let stalled = Self::clear_stalled(staying(), count, now);
+        if !busy || !waiting.is_empty() || stalled > 0 {
+            return waiting.len() + stalled;
         }
         let mut newest: Vec<_> = staying().collect();
         newest.sort_unstable_by_key(|seat| std::cmp::Reverse(seat.number));
@@ -194,6 +214,24 @@ impl Seats {
         newest.iter().for_each(|seat| seat.ask(Leave::Now));
         newest.len()
     }
+}
+
+impl Seats {
+    /// Of connections whose clients have asked and do not read, those that have not for the longest time.
+    fn clear_stalled<'a>(staying: impl Iterator<Item = &'a Rc<Seat>>, count: usize, now: Instant) -> usize {
+        let since = |seat: &&Rc<Seat>| seat.stalled.get();
+        let mut stalled: Vec<_> = staying
+            .filter(|seat| since(seat).is_some_and(|since| now.saturating_duration_since(since) >= LET_BE))
+            .collect();
+        stalled.sort_unstable_by_key(since);
+        stalled.truncate(count);
+        stalled.iter().for_each(|seat| seat.ask(Leave::Now));
+        stalled.len()
+    }
+}
+
+fn let_be(state: State) -> Duration {
+    if matches!(state, State::Shaking | State::Fresh) { LET_BE_UNUSED } else { LET_BE }
 }
 
 #[cfg(test)]

@@ -390,11 +390,15 @@ async fn send_response(
                 // Only the client is timed here, and only while it does not take what is ready for it.
                 let taken = send.sent.saturating_sub(out.pending() as u64);
                 if !send.is_blocked(&out) {
-                    pace.as_mut().into_iter().for_each(|pace: &mut Pace| pace.rest(taken));
+                    if let Some(pace) = &mut pace {
+                        Pace::rest(pace, taken);
+                        connection.seat.flow();
+                    }
                     drop(out);
                     return departure.poll(cx, link).map(|()| Completion::ClientGone);
                 }
                 let pace = pace.get_or_insert_with(|| Pace::new(limits.write_pace(lasting())));
+                connection.seat.stall();
                 ready!(pace.poll(cx, taken, 1));
                 worker.shard.client_cut(ClientCut::SlowReader);
                 Poll::Ready(Completion::TimedOut)
@@ -402,6 +406,9 @@ async fn send_response(
         }
     })
     .await;
+    if pace.is_some() {
+        connection.seat.flow();
+    }
     trail.finish(outcome, send.sent);
     if outcome == Completion::OriginCut {
         // What came before the cut is the client's; how much of it the kernel takes now will do.

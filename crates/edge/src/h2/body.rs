@@ -22,9 +22,6 @@ const GATHER: usize = 4 * 1024;
 /// How long a finished tunnel waits for the client to end its side too, before the stream is reset.
 const TUNNEL_LINGER: Duration = Duration::from_secs(2);
 
-/// How long the first bytes of an announced body are waited for; they nearly always come with the head.
-const ARRIVAL: Duration = Duration::from_millis(50);
-
 /// A body being received.
 pub struct ReceiveBody {
     /// Taken only when the body is dropped.
@@ -46,12 +43,13 @@ impl ReceiveBody {
         Self { stream, tunnel, length, current, trailers: None, data_ended: false, owes_continue }
     }
 
-    /// Gives the first bytes a moment to come, so that a body that is malformed from its beginning is seen before anybody
-    /// is asked: `h2` compares every DATA frame with the announced length. Fails only when they are malformed or cut.
-    pub async fn arrive(&mut self) -> Result<(), BodyError> {
+    /// Waits for the first bytes, so that a body that is malformed from its beginning is seen before anybody is asked (`h2`
+    /// compares every DATA frame with the announced length), and one that never comes holds no connection to an origin. They
+    /// nearly always come with the head; after `limit` it is streamed as it comes. Fails only when they are malformed or cut.
+    pub async fn arrive(&mut self, limit: Duration) -> Result<(), BodyError> {
         let fill = match poll_fn(|cx| Poll::Ready(self.poll_fill(cx))).await {
             Poll::Ready(fill) => fill,
-            Poll::Pending => match tokio::time::timeout(ARRIVAL, poll_fn(|cx| self.poll_fill(cx))).await {
+            Poll::Pending => match tokio::time::timeout(limit, poll_fn(|cx| self.poll_fill(cx))).await {
                 Ok(fill) => fill,
                 Err(_it_is_streamed_then) => return Ok(()),
             },

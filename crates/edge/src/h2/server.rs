@@ -46,6 +46,10 @@ const UNSEEN_RESETS: usize = 100;
 /// Streams a client may make fail over the life of its connection; the guard's budget, which recovers, is spent before.
 const FAILED_STREAMS: usize = 10_000;
 
+/// Bytes of an initial stream window below which it is tiny, and requests at a time that such a client is served.
+const TINY_WINDOW: u32 = 1024;
+const WINDOWLESS_STREAMS: u32 = 8;
+
 /// A body that is not as long as announced.
 const BAD_FRAMING: Refusal = Refusal { status: 400, reason: "bad_framing" };
 
@@ -315,6 +319,11 @@ async fn serve_stream(
 ) -> Fate {
     let respond: Respond = Rc::new(RefCell::new(respond));
     let _sharer = Sharer::new(connection.clone());
+    if connection.sharers.get() > WINDOWLESS_STREAMS && has_tiny_windows(&connection) {
+        // Nothing has been done for it (RFC 9113 section 8.7), and the client may ask again.
+        respond.borrow_mut().send_reset(Reason::REFUSED_STREAM);
+        return Fate::Unserved;
+    }
     let (parts, receive) = request.into_parts();
     let ends_here = receive.is_end_stream();
     let to_head = parts.method == http::Method::HEAD;
@@ -329,7 +338,7 @@ async fn serve_stream(
                     let owes_continue = head.expects_continue.then(|| respond.clone());
                     let waits = head.expects_continue || !matches!(length, BodyLength::Exact(_));
                     let mut receive = ReceiveBody::new(receive, length, owes_continue, tunnel);
-                    if !waits && !tunnel && receive.arrive().await.is_err() {
+                    if !waits && !tunnel && receive.arrive(limits.header).await.is_err() {
                         // `h2` has reset the stream (RFC 9113 section 8.1.1); this is for the log.
                         drop(pipeline::refuse(BAD_FRAMING, &connection, &worker));
                         return Fate::Unserved;
@@ -347,6 +356,15 @@ async fn serve_stream(
         Completion::ClientGone => Fate::Abandoned,
         _ => Fate::Answered,
     }
+}
+
+/// Whether the client has introduced itself with windows into which next to nothing fits: each of its responses would hold a
+/// connection to an origin until the client opens them one by one.
+fn has_tiny_windows(connection: &Connection) -> bool {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    let settings = connection.preface.get().map(|preface| preface.settings.as_slice()).unwrap_or_default();
+    let window = settings.iter().rev().find(|(identifier, _)| *identifier == INITIAL_WINDOW_SIZE);
+    window.is_some_and(|(_, bytes)| *bytes < TINY_WINDOW)
 }
 
 /// Serves a request unless its client resets the stream first, or its connection is ending and the time is over.
@@ -432,10 +450,14 @@ async fn send_response(
                 return Poll::Ready(Completion::TimedOut);
             }
             if !send.is_blocked() {
-                pace.as_mut().into_iter().for_each(|pace: &mut Pace| pace.rest(send.sent));
+                if let Some(pace) = &mut pace {
+                    Pace::rest(pace, send.sent);
+                    connection.seat.flow();
+                }
                 return Poll::Pending;
             }
             let pace = pace.get_or_insert_with(|| Pace::new(limits.write_pace(lasting())));
+            connection.seat.stall();
             ready!(pace.poll(cx, send.sent, connection.sharers.get()));
             worker.shard.client_cut(ClientCut::SlowReader);
             Poll::Ready(Completion::TimedOut)
@@ -444,6 +466,9 @@ async fn send_response(
     .await;
     if completion == Completion::TimedOut {
         respond.borrow_mut().send_reset(Reason::CANCEL);
+    }
+    if pace.is_some() {
+        connection.seat.flow();
     }
     trail.finish(completion, send.sent);
     completion

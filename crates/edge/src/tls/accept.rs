@@ -20,6 +20,9 @@ use super::client_hello::ClientHello;
 use super::server::{ServerSettings, Variant};
 use super::tee::HelloTee;
 
+/// Bytes of records that wait to be written to a client.
+const UNSENT_BYTES: usize = 32 * 1024;
+
 /// A connection after its handshake.
 #[derive(Debug)]
 pub struct Accepted<IO> {
@@ -167,6 +170,8 @@ where
         Ok(mut stream) => {
             let (tee, session) = stream.get_mut();
             tee.let_go();
+            // A client that does not read holds no more than this of what is encrypted for it.
+            session.set_buffer_limit(Some(UNSENT_BYTES));
             // What is held are session tickets, which can wait; in TLS 1.2 the client waits for the end of the handshake.
             if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
                 poll_fn(|context| tee.poll_held(context)).await.map_err(HandshakeError::Io)?;
