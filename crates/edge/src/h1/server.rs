@@ -398,7 +398,7 @@ async fn send_response(
                     return departure.poll(cx, link).map(|()| Completion::ClientGone);
                 }
                 let pace = pace.get_or_insert_with(|| Pace::new(limits.write_pace(lasting())));
-                connection.seat.stall();
+                connection.seat.stall(taken, Instant::now());
                 ready!(pace.poll(cx, taken, 1));
                 worker.shard.client_cut(ClientCut::SlowReader);
                 Poll::Ready(Completion::TimedOut)

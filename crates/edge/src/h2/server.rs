@@ -457,7 +457,7 @@ async fn send_response(
                 return Poll::Pending;
             }
             let pace = pace.get_or_insert_with(|| Pace::new(limits.write_pace(lasting())));
-            connection.seat.stall();
+            connection.seat.stall(send.sent, Instant::now());
             ready!(pace.poll(cx, send.sent, connection.sharers.get()));
             worker.shard.client_cut(ClientCut::SlowReader);
             Poll::Ready(Completion::TimedOut)
