@@ -9,6 +9,7 @@ use snapshot::generation::ConnectionLimits;
 use tokio::time::Instant;
 
 use crate::io::Timer;
+use crate::seats::Seat;
 
 /// Bytes the kernel takes of a response beyond what is on its way to the client. Without a bound a client that reads slowly
 /// would seem to stand still: megabytes would have to drain before the kernel takes more (tcp(7), TCP_NOTSENT_LOWAT).
@@ -121,6 +122,14 @@ impl Pace {
             self.credit = Credit::full(self.credit.limit);
         }
         self.moved = moved;
+    }
+}
+
+/// The client has taken all that was there for it, if it was ever waited for.
+pub fn rest(pace: &mut Option<Pace>, moved: u64, seat: &Seat) {
+    if let Some(pace) = pace {
+        pace.rest(moved);
+        seat.flow();
     }
 }
 

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 /// Seats looked at to find one that makes room.
 const SAMPLE: usize = 32;
-/// A connection is let be for so long after it went idle, or its client stopped reading: most do something within that.
+/// A connection is let be for so long after it went idle: most do something within that.
 const LET_BE: Duration = Duration::from_secs(1);
+/// The same after its client took something last; a slow line is seen to take something every few seconds only.
+const LET_BE_STALLED: Duration = Duration::from_secs(3);
 /// The same after it was accepted: who connects has something to say, and a hoard that comes fast must not be let be.
 const LET_BE_UNUSED: Duration = Duration::from_millis(100);
 /// Share of the seats, and least number of them, that is cleared at one time while resources are short.
@@ -52,8 +54,8 @@ pub struct Seat {
     state: Cell<State>,
     since: Cell<Instant>,
     leave: Cell<Leave>,
-    /// Since when its client does not take what is there for it.
-    stalled: Cell<Option<Instant>>,
+    /// What its client had taken, and since when no more, while there is something to take.
+    stalled: Cell<Option<(u64, Instant)>>,
     waker: OnceCell<Waker>,
 }
 
@@ -95,14 +97,14 @@ impl Seat {
         }
     }
 
-    /// Its client does not take what is there for it.
-    pub fn stall(&self) {
-        if self.stalled.get().is_none() {
-            self.stalled.set(Some(Instant::now()));
+    /// Its client does not take what is there for it; `taken` tells how much it has by now.
+    pub fn stall(&self, taken: u64, now: Instant) {
+        if self.stalled.get().is_none_or(|(before, _)| before != taken) {
+            self.stalled.set(Some((taken, now)));
         }
     }
 
-    /// Its client has taken something, or there is nothing more for it.
+    /// There is nothing for its client to take.
     pub fn flow(&self) {
         self.stalled.set(None);
     }
@@ -219,9 +221,11 @@ impl Seats {
 impl Seats {
     /// Of connections whose clients have asked and do not read, those that have not for the longest time.
     fn clear_stalled<'a>(staying: impl Iterator<Item = &'a Rc<Seat>>, count: usize, now: Instant) -> usize {
-        let since = |seat: &&Rc<Seat>| seat.stalled.get();
+        let since = |seat: &&Rc<Seat>| seat.stalled.get().map(|(_, since)| since);
         let mut stalled: Vec<_> = staying
-            .filter(|seat| since(seat).is_some_and(|since| now.saturating_duration_since(since) >= LET_BE))
+            .filter(|seat| {
+                since(seat).is_some_and(|since| now.saturating_duration_since(since) >= LET_BE_STALLED)
+            })
             .collect();
         stalled.sort_unstable_by_key(since);
         stalled.truncate(count);
@@ -278,6 +282,21 @@ mod tests {
 
     fn gone(seats: &[Rc<Seat>]) -> Vec<u64> {
         seats.iter().filter(|seat| seat.left().is_some()).map(|seat| seat.number).collect()
+    }
+
+    #[test]
+    fn who_does_not_read_goes_before_who_is_busy() {
+        let begun = Instant::now();
+        let (between, end) = (begun + LET_BE_STALLED / 2, begun + LET_BE_STALLED);
+        let seats: Vec<_> = (1..=20).map(|number| seat(number, 1, State::Busy, begun, 0)).collect();
+        let all = seated(&seats);
+        seats.iter().take(3).for_each(|seat| seat.stall(7, begun));
+        seats[0].stall(8, between);
+        seats[1].stall(7, between);
+        seats[2].flow();
+        assert_eq!(all.clear(true, end), 1, "one takes something now and then, one has everything");
+        assert_eq!(gone(&seats), [2]);
+        assert!(seats[1].is_cleared());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::peers::{Name, Origin, Server};
 use crate::shell::{Workspace, output, shown};
 
 /// Seconds of one measured run.
-const SECONDS: u32 = 2;
+const SECONDS: u32 = 1;
 /// Seconds of the run before the first measured one.
 const WARM_UP_SECONDS: u32 = 1;
 /// A run whose origin saw more new connections than one in this many requests did not reuse them.

@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const SENTINEL: &[u8] = b"GET /sentinel HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 /// How long nothing may come before a client of a whole run hangs up.
 const QUIET: Duration = Duration::from_millis(120);
+/// The same where thousands of vectors are tried; what then looks wrong is tried again with `QUIET`.
+const HASTE: Duration = Duration::from_millis(6);
 /// What is asked when the answer is the vector.
 const QUESTION: &[u8] = b"GET /vector HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
@@ -68,40 +70,44 @@ use Verdict::{Choice, Different, Lost, Refused, Same};
 
 /// Requests through Rempart, in a whole run through nginx, and straight to the lax origin.
 pub fn requests(place: &Place, vectors: &[Vector], whole: bool) -> Result<Vec<Score>> {
-    let (origin, quiet) = (LaxOrigin::start()?, whole.then_some(QUIET));
-    let run = |target: &str, port: u16| {
+    let (origin, quiet) = (LaxOrigin::start()?, if whole { QUIET } else { HASTE });
+    let run = |target: &str, port: u16, again: bool| {
         println!("requests against {target}: {} vectors", vectors.len());
-        let verdicts = vectors.iter().map(|vector| request(vector, port, &origin, quiet));
+        let verdicts = vectors
+            .iter()
+            .map(|vector| patiently(quiet, again, |quiet| request(vector, port, &origin, quiet)));
         Ok::<_, anyhow::Error>(score(target, vectors, &verdicts.collect::<Result<Vec<_>>>()?))
     };
     let server = rempart(place, origin.port)?;
-    let mut scores = vec![run(server.name.shown(), server.plain_port)?];
+    let mut scores = vec![run(server.name.shown(), server.plain_port, true)?];
     drop(server);
     if whole {
         let nginx = Server::start(place, Name::Nginx, origin.port)?;
-        scores.push(run(nginx.name.shown(), nginx.plain_port)?);
+        scores.push(run(nginx.name.shown(), nginx.plain_port, false)?);
     }
-    let control = run("control: the origin itself", origin.port)?;
+    let control = run("control: the origin itself", origin.port, false)?;
     scores.push(Score { control: true, ..control });
     Ok(scores)
 }
 
 /// Responses through Rempart, in a whole run through nginx, and straight from the origin.
 pub fn responses(place: &Place, vectors: &[Vector], whole: bool) -> Result<Vec<Score>> {
-    let (origin, quiet) = (ScriptedOrigin::start()?, whole.then_some(QUIET));
-    let run = |target: &str, port: u16| {
+    let (origin, quiet) = (ScriptedOrigin::start()?, if whole { QUIET } else { HASTE });
+    let run = |target: &str, port: u16, again: bool| {
         println!("responses against {target}: {} vectors", vectors.len());
-        let verdicts = vectors.iter().map(|vector| response(vector, port, &origin, quiet));
+        let verdicts = vectors
+            .iter()
+            .map(|vector| patiently(quiet, again, |quiet| response(vector, port, &origin, quiet)));
         Ok::<_, anyhow::Error>(score(target, vectors, &verdicts.collect::<Result<Vec<_>>>()?))
     };
     let server = rempart(place, origin.port)?;
-    let mut scores = vec![run(server.name.shown(), server.plain_port)?];
+    let mut scores = vec![run(server.name.shown(), server.plain_port, true)?];
     drop(server);
     if whole {
         let nginx = Server::start(place, Name::Nginx, origin.port)?;
-        scores.push(run(nginx.name.shown(), nginx.plain_port)?);
+        scores.push(run(nginx.name.shown(), nginx.plain_port, false)?);
     }
-    let control = run("control: the origin itself", origin.port)?;
+    let control = run("control: the origin itself", origin.port, false)?;
     scores.push(Score { control: true, ..control });
     Ok(scores)
 }
@@ -132,24 +138,29 @@ fn score(target: &str, vectors: &[Vector], verdicts: &[Verdict]) -> Score {
 
 /// Sends bytes, says that there are no more, and reads until the other side ends or dawdles.
 ///
-/// `quiet`: only says so when nothing has come for so long, for targets to which the end of the client's bytes is the end
-/// of the client.
-fn exchange(port: u16, bytes: &[u8], quiet: Option<Duration>) -> Result<Vec<u8>> {
+/// It only says so when nothing has come for `quiet`: the end of the client's bytes is the end of the client.
+fn exchange(port: u16, bytes: &[u8], quiet: Duration) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("the target is gone")?;
     let mut answer = Vec::new();
     // Whoever refuses hangs up early, and may reset what is left unread.
     drop(stream.write_all(bytes));
-    if quiet.is_some() {
-        stream.set_read_timeout(quiet)?;
-        drop(stream.read_to_end(&mut answer));
-    }
+    stream.set_read_timeout(Some(quiet))?;
+    drop(stream.read_to_end(&mut answer));
     stream.set_read_timeout(Some(PATIENCE))?;
     drop(stream.shutdown(Shutdown::Write).and_then(|()| stream.read_to_end(&mut answer)));
     Ok(answer)
 }
 
+/// An answer that came later than it was waited for looks like one that was lost: `again`, with more patience.
+fn patiently(quiet: Duration, again: bool, once: impl Fn(Duration) -> Result<Verdict>) -> Result<Verdict> {
+    match once(quiet)? {
+        Lost(_) | Different(_) if again && quiet < QUIET => once(QUIET),
+        verdict => Ok(verdict),
+    }
+}
+
 /// One request vector.
-fn request(vector: &Vector, port: u16, origin: &LaxOrigin, quiet: Option<Duration>) -> Result<Verdict> {
+fn request(vector: &Vector, port: u16, origin: &LaxOrigin, quiet: Duration) -> Result<Verdict> {
     let answer = exchange(port, &vector.bytes, quiet)?;
     let after = exchange(port, SENTINEL, quiet)?;
     let mut seen = origin.take();
@@ -236,7 +247,7 @@ fn changed_fields(said: &[(String, Vec<u8>)], read: &[(String, Vec<u8>)]) -> Opt
 }
 
 /// One response vector.
-fn response(vector: &Vector, port: u16, origin: &ScriptedOrigin, quiet: Option<Duration>) -> Result<Verdict> {
+fn response(vector: &Vector, port: u16, origin: &ScriptedOrigin, quiet: Duration) -> Result<Verdict> {
     // Left open where the message says itself how long it is, so that its connection could be used again.
     let close = reading::response(&vector.bytes, false).is_err();
     origin.play(Script { bytes: vector.bytes.clone(), close });

@@ -18,7 +18,7 @@ use super::parse::{self, Framing, HeadEnd, HeadLimits, ParsedRequest, Refusal};
 use crate::connection::{Connection, Cutoff};
 use crate::io::{BODY_READ, HEAD_READ, Io, Linger, ReadBuffer, Timer, WriteBuffer};
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList, ResponseHead};
-use crate::pace::{Pace, WritePace as _};
+use crate::pace::{self, Pace, WritePace as _};
 use crate::pipeline::{self, Inform, Request, Response};
 use crate::telemetry::metrics::ClientCut;
 use crate::worker::Worker;
@@ -390,15 +390,12 @@ async fn send_response(
                 // Only the client is timed here, and only while it does not take what is ready for it.
                 let taken = send.sent.saturating_sub(out.pending() as u64);
                 if !send.is_blocked(&out) {
-                    if let Some(pace) = &mut pace {
-                        Pace::rest(pace, taken);
-                        connection.seat.flow();
-                    }
+                    pace::rest(&mut pace, taken, &connection.seat);
                     drop(out);
                     return departure.poll(cx, link).map(|()| Completion::ClientGone);
                 }
                 let pace = pace.get_or_insert_with(|| Pace::new(limits.write_pace(lasting())));
-                connection.seat.stall();
+                connection.seat.stall(taken, Instant::now());
                 ready!(pace.poll(cx, taken, 1));
                 worker.shard.client_cut(ClientCut::SlowReader);
                 Poll::Ready(Completion::TimedOut)
@@ -406,9 +403,7 @@ async fn send_response(
         }
     })
     .await;
-    if pace.is_some() {
-        connection.seat.flow();
-    }
+    pace::rest(&mut pace, send.sent, &connection.seat);
     trail.finish(outcome, send.sent);
     if outcome == Completion::OriginCut {
         // What came before the cut is the client's; how much of it the kernel takes now will do.

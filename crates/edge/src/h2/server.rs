@@ -27,7 +27,7 @@ use crate::connection::{Connection, Cutoff, Ending};
 use crate::h1::parse::Refusal;
 use crate::io::{Io, Linger, Timer};
 use crate::message::{Body, BodyError, BodyLength, ResponseHead};
-use crate::pace::{Pace, WritePace as _};
+use crate::pace::{self, Pace, WritePace as _};
 use crate::pipeline::{self, Inform, Request, Response};
 use crate::telemetry::metrics::{ClientCut, Flood};
 use crate::worker::Worker;
@@ -450,14 +450,11 @@ async fn send_response(
                 return Poll::Ready(Completion::TimedOut);
             }
             if !send.is_blocked() {
-                if let Some(pace) = &mut pace {
-                    Pace::rest(pace, send.sent);
-                    connection.seat.flow();
-                }
+                pace::rest(&mut pace, send.sent, &connection.seat);
                 return Poll::Pending;
             }
             let pace = pace.get_or_insert_with(|| Pace::new(limits.write_pace(lasting())));
-            connection.seat.stall();
+            connection.seat.stall(send.sent, Instant::now());
             ready!(pace.poll(cx, send.sent, connection.sharers.get()));
             worker.shard.client_cut(ClientCut::SlowReader);
             Poll::Ready(Completion::TimedOut)
@@ -467,9 +464,7 @@ async fn send_response(
     if completion == Completion::TimedOut {
         respond.borrow_mut().send_reset(Reason::CANCEL);
     }
-    if pace.is_some() {
-        connection.seat.flow();
-    }
+    pace::rest(&mut pace, send.sent, &connection.seat);
     trail.finish(completion, send.sent);
     completion
 }
