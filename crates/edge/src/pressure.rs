@@ -204,13 +204,14 @@ fn reserve(limit: u64) -> u64 {
     (limit / RESERVE_SHARE).clamp(RESERVE_LEAST, RESERVE_MOST).min(limit / 2)
 }
 
-/// Connections that fit: each may need a second descriptor, towards its origin. What is free now is not given out twice, and
-/// what other things hold is not given out at all.
+/// Connections that fit. Of what is free now, each may need a second descriptor, towards its origin, and nothing is given out
+/// twice. Of them all, idle ones need one only, and most are idle: they get three quarters of what is not in reserve.
 fn room(Usage { used, limit }: Usage, connections: usize) -> usize {
     let Some(limit) = limit else { return usize::MAX };
     let (usable, used) = (limit - reserve(limit), used.unwrap_or_default());
-    let fit = |descriptors: u64| usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    fit(usable).min(connections.saturating_add(fit(usable.saturating_sub(used)))).max(ALWAYS)
+    let number = |descriptors: u64| usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let (most, more) = (usable - usable / 4, usable.saturating_sub(used) / 2);
+    number(most).min(connections.saturating_add(number(more))).max(ALWAYS)
 }
 
 /// Starts the thread that looks; it ends with the edge.

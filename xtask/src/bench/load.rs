@@ -186,12 +186,13 @@ mod tests {
     use super::*;
     use crate::bench::cases::CASES;
 
-    /// A run of 1000 requests, and whether it counts.
+    /// A run of as many requests as handshakes are asked for, and whether it counts.
     fn check(traffic: Traffic, change: fn(&mut Load, &mut u64, &mut u64), expected: &str) {
         let case = CASES.iter().find(|case| case.traffic == traffic).unwrap();
         let tls = (traffic != Traffic::Http1).then(|| expected_tls(case));
-        let mut load = Load { good: 1000, bad: 0, seconds: 2.0, bytes: 1_100_000, tls };
-        let (mut requests, mut connections) = (1001, 33);
+        let good = u64::from(HANDSHAKES_PER_SECOND * SECONDS);
+        let mut load = Load { good, bad: 0, seconds: 1.0, bytes: good * 1_100, tls };
+        let (mut requests, mut connections) = (good + 1, 33);
         change(&mut load, &mut requests, &mut connections);
         let result = believable(case, Name::Rempart, &load, requests, connections);
         match (result, expected) {
@@ -208,11 +209,11 @@ mod tests {
         check(Traffic::Http1, |_, _, _| {}, "");
         check(Traffic::Http1, |load, _, _| load.bad = 1, "1 others or errors");
         check(Traffic::Http1, |load, _, _| load.good = 0, "0 answers");
-        check(Traffic::Http1, |_, requests, _| *requests = 999, "only 999 requests reached");
-        check(Traffic::Http1, |load, _, _| load.bytes = 900_000, "fewer than 1024000");
+        check(Traffic::Http1, |load, requests, _| *requests = load.good - 1, "requests reached the origin");
+        check(Traffic::Http1, |load, _, _| load.bytes = load.good * 900, "fewer than");
         check(Traffic::Http1, |_, _, connections| *connections = 900, "not reused");
         check(Traffic::Handshakes, |_, _, _| {}, "");
-        check(Traffic::Handshakes, |load, _, _| load.good = 998, "998 answers on 1000");
+        check(Traffic::Handshakes, |load, _, _| load.good -= 2, "answers on");
         check(Traffic::Handshakes, |load, _, _| load.tls = None, "TLS of Rempart");
         check(
             Traffic::Http2Tls,

@@ -59,16 +59,22 @@ fn descriptors_are_short_when_only_the_reserve_is_left() {
 }
 
 #[test]
-fn connections_fit_with_one_descriptor_for_each_origin() {
+fn connections_fit_with_a_second_descriptor_for_those_at_work() {
     for (used, limit, connections, expected) in [
-        // Half of what is not in reserve, whatever is open.
+        // Half of what is free now, and when those who came are idle, more.
         (50, 1_024, 0, 455),
-        (530, 1_024, 480, 480),
+        (500, 1_024, 450, 680),
+        (530, 1_024, 480, 695),
+        // Three quarters of what is not in reserve, whatever is free.
+        (730, 1_024, 690, 720),
+        // When each has a second one, nobody comes any more.
+        (960, 1_024, 455, 455),
         // Others hold most of it.
         (900, 1_024, 10, 40),
         (1_024, 1_024, 200, 200),
         (1_024, 1_024, 0, ALWAYS),
         (100, 1 << 20, 0, 523_726),
+        (700_100, 1 << 20, 700_000, 785_664),
     ] {
         assert_eq!(room(usage(used, limit), connections), expected, "{used} of {limit}, {connections} open");
     }
