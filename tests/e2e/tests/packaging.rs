@@ -11,7 +11,7 @@ use harness::tools;
 const EXPOSURE: &str = "--threshold=20";
 
 fn packaging() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging")
+    tools::root().join("packaging")
 }
 
 fn read(name: &str) -> String {
