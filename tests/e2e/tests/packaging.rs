@@ -1,7 +1,7 @@
 //! What is in `packaging/`: the units are accepted by systemd, and the configurations by the binary.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use harness::rempart::Place;
