@@ -4,3 +4,4 @@ pub mod admin;
 pub mod certificates;
 pub mod diagnostic;
 pub mod process;
+pub mod roles;

@@ -6,11 +6,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use base::happening::Happening;
+use base::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::GenerationSource;
 use crate::certificates::{AcmeSettings, Challenge};
 use crate::diagnostic::{Diagnostic, Location};
+use crate::roles::RoleSettings;
 
 /// Largest frame, in bytes: the status of ten thousand sites fits.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -85,6 +88,50 @@ pub enum Task {
         /// Lower case.
         names: Vec<String>,
     },
+    /// To a role beside the edge: what it shall do from now on. Answer: `Done` or `Refused`.
+    Settings {
+        /// All of it.
+        settings: RoleSettings,
+    },
+    /// To analytics and watch: this happened. Nothing is answered.
+    Happened {
+        /// In order.
+        happenings: Vec<Happening>,
+    },
+    /// Load an artefact other than the configuration, and put it in force if a generation is; the one before stays when it is
+    /// refused. Answer: `Done` or `Refused`.
+    ///
+    /// Descriptor: its package.
+    Artefact {
+        /// The name of its feed.
+        name: String,
+    },
+    /// What is switched off, all of it; replaces what was said before. Answer: `Done`.
+    Switches {
+        /// All that is off.
+        switches: Vec<Switch>,
+    },
+    /// A signal, sealed (`api::signal`). Answer: `Done` or `Refused`.
+    Signal {
+        /// In its envelope.
+        sealed: String,
+    },
+    /// Only to the feeder: what became of what it offered with this number. Nothing is answered.
+    Offered {
+        /// Of `Word::Offer`.
+        serial: u64,
+        /// Why it was refused; empty when it is in force.
+        findings: Vec<Diagnostic>,
+    },
+    /// Only to the feeder: look at this feed now, or let a frozen one go on. Answer: `Done` or `Refused`.
+    Feed {
+        /// The feed.
+        name: String,
+        /// Let it go on.
+        thaw: bool,
+        /// Take what comes even if it differs more than it may; it must be confirmed afterwards.
+        force: bool,
+    },
     /// Only to the keeper: renew or revoke these names now. Answer: `Done` or `Refused`.
     Certificate {
         /// Revoke instead of renew.
@@ -157,6 +204,9 @@ pub struct Loaded {
     pub drain: DrainLimits,
     /// Certificates to be had from an authority; `None` when no site asks for it.
     pub acme: Option<AcmeSettings>,
+    /// What the roles beside the edge shall do; one that is not here is not wanted.
+    #[serde(default)]
+    pub roles: Vec<RoleSettings>,
     /// Threads that accept connections.
     pub threads: usize,
     /// Warnings.
@@ -285,6 +335,21 @@ pub struct SetAside {
     pub times: u32,
 }
 
+/// A module that is switched off, everywhere or at one site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// The module, as `base::module` names it.
+    pub module: String,
+    /// The site; `None` is every one.
+    pub site: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Who did it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// Counters of the supervisor, for the metrics listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervision {
@@ -333,6 +398,23 @@ pub enum Word {
         serial: u64,
         /// All that are pending.
         challenges: Vec<Challenge>,
+    },
+    /// From any child: this happened to it.
+    Happened {
+        /// What.
+        happening: Happening,
+    },
+    /// From the feeder: a package that passed all its checks. Confirmed by `Offered`. Descriptor: the package.
+    Offer {
+        /// Repeated in the answer.
+        serial: u64,
+        /// The feed.
+        name: String,
+        /// Generation of the package.
+        generation: u64,
+        /// It differs more than it may, and was forced: without a confirmation it is taken back.
+        #[serde(default)]
+        forced: bool,
     },
     /// To a supervisor that finds this edge running without one. Descriptors: the package in force, the sockets of all
     /// listeners, in order, and the metrics socket when there is one.

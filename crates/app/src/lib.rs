@@ -10,6 +10,7 @@ mod keeper;
 mod package;
 mod reference;
 mod report;
+mod role;
 mod run;
 mod sources;
 mod state;

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod event;
+pub mod happening;
 pub mod id;
 pub mod random;
 pub mod time;

@@ -220,8 +220,15 @@ impl EdgeProcess {
                 self.tell_metrics(&supervision);
                 Reply::Done
             }
-            Task::Keep { .. } | Task::Certificate { .. } | Task::Published { .. } | Task::Wanted { .. } => {
-                refused("not-a-keeper", "an edge process keeps no certificates".to_owned())
+            Task::Keep { .. }
+            | Task::Certificate { .. }
+            | Task::Published { .. }
+            | Task::Wanted { .. }
+            | Task::Settings { .. }
+            | Task::Happened { .. }
+            | Task::Offered { .. }
+            | Task::Feed { .. } => {
+                refused("not-this-role", "an edge process does nothing of that".to_owned())
             }
         };
         (reply, Vec::new())

@@ -1,0 +1,144 @@
+//! What the supervisor tells the roles beside the edge: feeder, analytics, watch. Each is a process that may end at any time.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What a role shall do, as the generation in force says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "snake_case")]
+pub enum RoleSettings {
+    /// Of the feeder.
+    Feeder(FeederSettings),
+    /// Of analytics.
+    Analytics(AnalyticsSettings),
+    /// Of watch.
+    Watch(WatchSettings),
+}
+
+/// Data files to keep up to date.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeederSettings {
+    /// All of them.
+    pub feeds: Vec<FeedSettings>,
+}
+
+/// One data file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedSettings {
+    /// Its name: letters, digits and `-`.
+    pub name: String,
+    /// The kind of artefact it must be (`snapshot::kind`).
+    pub kind: String,
+    /// Where packages come from.
+    pub source: FeedSource,
+    /// Seconds between two looks.
+    pub every_seconds: u64,
+    /// Public keys (64 hexadecimal digits) whose signatures count.
+    pub keys: Vec<String>,
+    /// Largest number of entries; `None` is what the kind allows.
+    #[serde(default)]
+    pub max_entries: Option<u64>,
+    /// Largest size in bytes, unpacked; `None` is what the kind allows.
+    #[serde(default)]
+    pub max_bytes: Option<u64>,
+}
+
+/// Where packages come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum FeedSource {
+    /// A file that is replaced.
+    File {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A folder of files `*.package`; the one with the highest generation counts.
+    Folder {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A URL, `https` or (on loopback only) `http`.
+    Url {
+        /// Which.
+        url: String,
+    },
+}
+
+/// What is kept of events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnalyticsSettings {
+    /// Days that per-minute figures are kept.
+    pub minutes_days: u32,
+    /// Days that samples of requests are kept.
+    pub samples_days: u32,
+    /// Largest size of the database in bytes; the oldest go first.
+    pub max_bytes: u64,
+    /// Names of the sites in force.
+    #[serde(default)]
+    pub sites: Vec<String>,
+}
+
+/// What is watched, and who is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchSettings {
+    /// Where the status page is served; `None` is nowhere.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// Title of the status page.
+    #[serde(default)]
+    pub title: String,
+    /// Sites that are probed.
+    #[serde(default)]
+    pub sites: Vec<WatchedSite>,
+    /// Who is told.
+    #[serde(default)]
+    pub channels: Vec<NotifyChannel>,
+}
+
+/// A site as visitors reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedSite {
+    /// Its name.
+    pub name: String,
+    /// The host asked for.
+    pub host: String,
+    /// The path asked for.
+    pub path: String,
+    /// Listeners of this machine it is asked at, as bound, and whether each speaks TLS.
+    pub at: Vec<(SocketAddr, bool)>,
+}
+
+/// A way to tell somebody.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum NotifyChannel {
+    /// An HTTP POST of JSON.
+    Webhook {
+        /// Where to.
+        url: String,
+        /// Key of the HMAC-SHA256 that signs the body; `None` leaves it unsigned.
+        #[serde(default)]
+        secret: Option<String>,
+    },
+    /// An e-mail.
+    Smtp {
+        /// `smtp://`, or `smtps://`, with host, port and user as the URL says (RFC 3986 section 3.2).
+        url: String,
+        /// Sender.
+        from: String,
+        /// Recipients.
+        to: Vec<String>,
+    },
+}
+
+impl std::fmt::Debug for NotifyChannel {
+    /// Never prints what may hold a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Webhook { .. } => "Webhook",
+            Self::Smtp { .. } => "Smtp",
+        })
+    }
+}
