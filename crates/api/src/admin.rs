@@ -133,6 +133,12 @@ pub enum ProcessRole {
     Draining,
     /// Gets and renews certificates.
     Keeper,
+    /// Fetches and checks data files.
+    Feeder,
+    /// Collects events.
+    Analytics,
+    /// Probes, announces, notifies.
+    Watch,
 }
 
 /// What an edge process tells of itself.

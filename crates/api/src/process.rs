@@ -105,7 +105,16 @@ pub enum Task {
     Artefact {
         /// The name of its feed.
         name: String,
+        /// It was in force before: an older generation than the present one is taken.
+        back: bool,
     },
+    /// Forget an artefact: nothing of this feed is in force from now on. Answer: `Done`.
+    Withdraw {
+        /// The name of its feed.
+        name: String,
+    },
+    /// To a role beside the edge: write down what you hold; you are ended afterwards. Answer: `Done`.
+    End,
     /// What is switched off, all of it; replaces what was said before. Answer: `Done`.
     Switches {
         /// All that is off.
@@ -204,6 +213,9 @@ pub struct Loaded {
     pub drain: DrainLimits,
     /// Certificates to be had from an authority; `None` when no site asks for it.
     pub acme: Option<AcmeSettings>,
+    /// Milliseconds that a change is watched before it is the one to go back to.
+    #[serde(default)]
+    pub bake_ms: u64,
     /// What the roles beside the edge shall do; one that is not here is not wanted.
     #[serde(default)]
     pub roles: Vec<RoleSettings>,

@@ -91,6 +91,24 @@ pub fn read(file: &File) -> io::Result<(u64, Sources)> {
     Ok((header.number, Sources { file: header.file, text, tree }))
 }
 
+/// A package of any kind as it lies in a file, wherever that file's offset stands.
+pub fn bytes(file: &File) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    if length > MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than any package"));
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// A package in memory, to be handed to other processes.
+pub fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("rempart-package", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
 /// Copies a package to another file, from its first byte on.
 pub fn copy(from: &File, to: &mut File) -> io::Result<()> {
     let (mut at, mut buffer) = (0, [0; 16 * 1024]);

@@ -232,6 +232,9 @@ fn processes(status: &Status) -> String {
             ProcessRole::Taster => "taster",
             ProcessRole::Draining => "draining",
             ProcessRole::Keeper => "keeper",
+            ProcessRole::Feeder => "feeder",
+            ProcessRole::Analytics => "analytics",
+            ProcessRole::Watch => "watch",
         };
         text += &format!(
             "  process  {role:<10} pid {:<8} {:>5} MiB, up {}\n",

@@ -69,6 +69,11 @@ impl StateFolder {
         &self.path
     }
 
+    /// Where what came of feeds is kept.
+    pub fn feeds(&self) -> PathBuf {
+        self.path.join("feeds")
+    }
+
     fn generations(&self) -> PathBuf {
         self.path.join("generations")
     }
@@ -97,15 +102,33 @@ impl StateFolder {
     /// Keeps a generation: complete on disk, or not there at all. Older ones beyond five go.
     pub fn keep(&self, number: u64, package: &File) -> io::Result<()> {
         replace(&self.file(number), |file| package::copy(package, file))?;
-        for old in self.numbers()?.into_iter().skip(KEPT) {
+        // The newest good one stays, however many came after it and did not last.
+        let good: Vec<u64> = read_small(&self.good_file()).unwrap_or_default();
+        let newest_good = good.iter().max().copied();
+        for old in self.numbers()?.into_iter().skip(KEPT).filter(|old| Some(*old) != newest_good) {
             fs::remove_file(self.file(old))?;
         }
         Ok(())
     }
 
-    /// The stored generations, newest first, opened but not looked into.
+    fn good_file(&self) -> PathBuf {
+        self.path.join("good.json")
+    }
+
+    /// Remembers that a generation has served for its whole bake: from now on it is one to go back to.
+    pub fn mark_good(&self, number: u64) -> io::Result<()> {
+        let mut good: Vec<u64> = read_small(&self.good_file()).unwrap_or_default();
+        good.retain(|other| *other != number);
+        good.push(number);
+        let text = serde_json::to_vec(good.get(good.len().saturating_sub(KEPT)..).unwrap_or_default())?;
+        replace(&self.good_file(), |file| file.write_all(&text))
+    }
+
+    /// The stored generations, opened but not looked into: those that have served for their whole bake, newest first, then
+    /// the others, newest first.
     pub fn stored(&self) -> Vec<(u64, File)> {
-        let numbers = self.numbers().unwrap_or_else(|error| {
+        let good: Vec<u64> = read_small(&self.good_file()).unwrap_or_default();
+        let mut numbers = self.numbers().unwrap_or_else(|error| {
             tracing::warn!(%error, "the stored generations cannot be listed");
             Vec::new()
         });
@@ -116,6 +139,7 @@ impl StateFolder {
                 None
             }
         };
+        numbers.sort_by_key(|number| !good.contains(number));
         numbers.into_iter().take(KEPT).filter_map(open).collect()
     }
 
@@ -187,6 +211,29 @@ mod tests {
         let stored = state.stored();
         assert_eq!(stored.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [7, 6, 5, 4, 3]);
         assert_eq!(&*package::read(&stored[0].1).unwrap().1.text, b"# 7");
+    }
+
+    #[test]
+    fn what_has_proved_itself_comes_first_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::claim(folder.path()).unwrap();
+        let numbers = || state.stored().iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        for number in 1..=9 {
+            let sources = Sources {
+                file: "rempart.toml".into(),
+                text: Arc::from(&b""[..]),
+                tree: SourceTree::default(),
+            };
+            state.keep(number, &package::make(number, &sources).unwrap()).unwrap();
+            if number == 2 {
+                state.mark_good(2).unwrap();
+            }
+        }
+        assert_eq!(numbers(), [2, 9, 8, 7, 6]);
+        state.mark_good(7).unwrap();
+        assert_eq!(numbers(), [7, 2, 9, 8, 6]);
+        fs::write(state.good_file(), "nonsense").unwrap();
+        assert_eq!(numbers(), [9, 8, 7, 6, 5]);
     }
 
     #[test]

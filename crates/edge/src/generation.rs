@@ -12,6 +12,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use snapshot::generation::{Origin, Site, Snapshot};
 
+use crate::bans::Bans;
 use crate::telemetry::metrics::{Metrics, SiteMetrics};
 use crate::tls::certificates::Expired;
 use crate::tls::{
@@ -36,6 +37,8 @@ pub struct Generation {
     pub certificates: Arc<Certificates>,
     /// What authorities will look for; the same in every generation.
     pub challenges: Arc<Challenges>,
+    /// Who is banned; the same in every generation.
+    pub bans: Arc<Bans>,
 }
 
 /// One site, ready.
@@ -84,6 +87,7 @@ pub struct Loader {
     budgets: Mutex<HashMap<String, Arc<RetryBudget>>>,
     pools: Mutex<HashMap<String, PoolKey>>,
     wanted: Arc<Wanted>,
+    bans: Arc<Bans>,
     /// Counters of the whole process.
     pub metrics: Arc<Metrics>,
 }
@@ -103,6 +107,7 @@ impl Loader {
             budgets: Mutex::default(),
             pools: Mutex::default(),
             wanted: Arc::default(),
+            bans: Arc::default(),
             metrics,
         })
     }
@@ -115,6 +120,11 @@ impl Loader {
     /// What certificate authorities look for.
     pub fn challenges(&self) -> &Arc<Challenges> {
         self.server_tls.challenges()
+    }
+
+    /// Who is banned.
+    pub fn bans(&self) -> &Arc<Bans> {
+        &self.bans
     }
 
     /// Names visitors asked for that may be had on demand and have no certificate yet.
@@ -148,7 +158,8 @@ impl Loader {
         let (Ok((certificates, tls)), true) = (loaded, errors.is_empty()) else { return Err(errors) };
         let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
         let challenges = self.challenges().clone();
-        Ok(Generation { number, snapshot, sites, tls, certificates, challenges })
+        let bans = self.bans.clone();
+        Ok(Generation { number, snapshot, sites, tls, certificates, challenges, bans })
     }
 
     /// Origins that are set aside now, for a process that takes over; at most `health::MAX_SET_ASIDE`.

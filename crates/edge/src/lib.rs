@@ -4,6 +4,7 @@
 //! and every request keeps the one it began with.
 
 mod accept;
+mod bans;
 mod body_limit;
 pub mod connection;
 pub mod deferred;

@@ -100,6 +100,7 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.add("drain.requests", period(snapshot.drain.requests));
     lines.add("drain.tunnels", period(snapshot.drain.tunnels));
     lines.add("standby", snapshot.standby);
+    lines.add("bake", period(snapshot.bake));
     if let Some(acme) = &snapshot.acme {
         lines.acme(acme);
     }

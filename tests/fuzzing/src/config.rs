@@ -148,6 +148,7 @@ const KEYS: &[&str] = &[
     "max_connections",
     "queue",
     "body_rate",
+    "bake",
 ];
 
 /// Values, by an input's byte. New ones go to the end.

@@ -225,6 +225,7 @@ impl EdgeProcess {
             | Task::Published { .. }
             | Task::Wanted { .. }
             | Task::Settings { .. }
+            | Task::End
             | Task::Happened { .. }
             | Task::Offered { .. }
             | Task::Feed { .. } => {
@@ -539,6 +540,8 @@ fn describe(
         metrics: compiled.metrics,
         watched,
         standby: compiled.standby,
+        bake_ms: milliseconds(compiled.bake),
+        roles: Vec::new(),
         drain: DrainLimits {
             idle_ms: milliseconds(compiled.drain.idle),
             requests_ms: milliseconds(compiled.drain.requests),

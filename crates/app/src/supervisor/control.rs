@@ -6,8 +6,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::admin::{GenerationSource, Refusal, ReloadOutcome};
-use api::diagnostic::{Diagnostic, Severity};
+use api::diagnostic::{Diagnostic, Severity as FindingSeverity};
 use api::process::{Load, LoadFrom, Loaded, MetricsOrder, Reply, Task, Watched};
+use base::happening::{Component, Happening, Severity, What};
 
 use super::child::{AskError, Child};
 use super::fleet::{Fleet, Force, SMALL, Standby};
@@ -24,14 +25,16 @@ const REPLACEMENT: Duration = Duration::from_secs(10);
 /// How often a change is carried on with another edge when the one it was made on has died.
 const ATTEMPTS: u32 = 3;
 /// Warnings about what should have followed a change and did not; a reload tries again.
+/// Who reads files again that have changed.
+const CHANGED_FILES: &str = "changed files";
 const NOT_KEPT: &str = "not-kept";
 const METRICS_NOT_SERVED: &str = "metrics-not-served";
 
 impl Supervisor {
     /// Reads the configuration again and puts it in force if it is good; else everything stays as it is.
-    pub fn reload(&self) -> ReloadOutcome {
+    pub fn reload(&self, by: &str) -> ReloadOutcome {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.change(self.origin.load_from(), None, self.origin.source())
+        self.change(self.origin.load_from(), None, self.origin.source(), by)
     }
 
     /// Takes changed certificate files into the configuration in force, whatever the configuration file says meanwhile.
@@ -42,12 +45,18 @@ impl Supervisor {
             (fleet.force.package.try_clone(), fleet.force.source)
         };
         match package {
-            Ok(package) => self.change(LoadFrom::Reread, Some(&package), source),
+            Ok(package) => self.change(LoadFrom::Reread, Some(&package), source, CHANGED_FILES),
             Err(error) => self.refuse(vec![finding("no-package", error.to_string())]),
         }
     }
 
-    fn change(&self, from: LoadFrom, package: Option<&File>, source: GenerationSource) -> ReloadOutcome {
+    fn change(
+        &self,
+        from: LoadFrom,
+        package: Option<&File>,
+        source: GenerationSource,
+        by: &str,
+    ) -> ReloadOutcome {
         let number = {
             let fleet = self.fleet();
             if fleet.ending {
@@ -74,9 +83,20 @@ impl Supervisor {
             return self.refuse(vec![found]);
         }
         match self.put_in_force(tasted, source) {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                self.tell_of_activation(by);
+                outcome
+            }
             Err(diagnostics) => self.refuse(diagnostics),
         }
+    }
+
+    fn tell_of_activation(&self, by: &str) {
+        let number = self.fleet().force.loaded.number;
+        let message = format!("generation {number} of the configuration is in force");
+        let (what, component) = (What::GenerationActivated, Component::Configuration);
+        let happening = Happening::new(now(), what, Severity::Info, component, "activated", message);
+        self.journal.tell(happening.with_generation(number).done_by(by));
     }
 
     /// The sources say what is in force already; only their wording may differ.
@@ -143,11 +163,10 @@ impl Supervisor {
     ) -> ReloadOutcome {
         let Tasted { child, loaded, package } = tasted;
         fleet.sockets.put_in_force(plan);
-        let (since, warnings) = (now(), loaded.diagnostics.clone());
         let (number, standby) = (loaded.number, loaded.standby);
         tracing::info!(generation = number, id = loaded.id, "a new generation is in force");
         let undone = std::mem::take(&mut fleet.force.warnings);
-        fleet.set_force(Force { loaded, source, since, package, warnings });
+        fleet.set_force(Force::now(loaded, source, package));
         // Noted by the change itself.
         fleet.force.warnings.extend(undone.into_iter().filter(|found| found.code == METRICS_NOT_SERVED));
         let at = Instant::now();
@@ -258,13 +277,14 @@ impl Supervisor {
     }
 
     fn refuse(&self, diagnostics: Vec<Diagnostic>) -> ReloadOutcome {
-        for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error) {
+        for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.severity == FindingSeverity::Error) {
             let place = diagnostic.location.as_ref().map(|place| format!("{}:{}", place.file, place.line));
             tracing::error!(code = diagnostic.code, place, "configuration refused: {}", diagnostic.message);
         }
         let mut fleet = self.fleet();
         fleet.refused = Some(Refusal { at: rfc3339(now()), diagnostics: diagnostics.clone() });
         fleet.tell_supervision();
+        self.journal.tell(refusal(&diagnostics));
         outcome(&fleet, false, false, diagnostics)
     }
 
@@ -276,6 +296,15 @@ impl Supervisor {
             _ => None,
         }
     }
+}
+
+fn refusal(diagnostics: &[Diagnostic]) -> Happening {
+    let first = diagnostics.iter().find(|found| found.severity == FindingSeverity::Error);
+    let (cause, reason) =
+        first.map_or(("refused", "no reason given"), |found| (found.code.as_str(), &found.message));
+    let message = format!("a configuration was refused, the one in force stays: {reason}");
+    let (what, component) = (What::GenerationRefused, Component::Configuration);
+    Happening::new(now(), what, Severity::Warning, component, cause, message)
 }
 
 /// Opens, moves or closes the metrics socket as the generation wants it; a failure is a warning.
@@ -348,7 +377,7 @@ pub fn metrics_not_served(error: &io::Error) -> Diagnostic {
 
 fn warning(code: &str, message: String, hint: &str) -> Diagnostic {
     Diagnostic {
-        severity: Severity::Warning,
+        severity: FindingSeverity::Warning,
         code: code.to_owned(),
         message,
         location: None,

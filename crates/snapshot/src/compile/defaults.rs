@@ -39,6 +39,7 @@ pub fn defaults(listeners: &[(SocketAddr, bool)]) -> Snapshot {
         access_log: no_log(&desired.log.access),
         drain: (&desired.drain).into(),
         standby: desired.standby,
+        bake: desired.bake.into(),
         acme: None,
         is_defaults: true,
     }
