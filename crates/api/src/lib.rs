@@ -5,3 +5,4 @@ pub mod certificates;
 pub mod diagnostic;
 pub mod process;
 pub mod roles;
+pub mod seal;

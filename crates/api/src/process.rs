@@ -157,6 +157,10 @@ pub struct Load {
     pub number: u64,
     /// Where it comes from.
     pub from: LoadFrom,
+    /// With a configuration that is read anew and a descriptor: how it differs from that package may be beyond what a change
+    /// may take away.
+    #[serde(default)]
+    pub force: bool,
     /// What that is called towards people; kept for whoever adopts the process.
     #[serde(default)]
     pub source: GenerationSource,

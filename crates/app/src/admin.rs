@@ -177,7 +177,14 @@ fn who(stream: &UnixStream) -> io::Result<String> {
 fn answer(request: Request, supervisor: &Supervisor, who: &str) -> Answer {
     match request {
         Request::Status => Answer::Status(Box::new(supervisor.status())),
-        Request::Reload => Answer::Reload(supervisor.reload(who)),
+        Request::Reload { force } => Answer::Reload(supervisor.reload(who, force)),
+        Request::Confirm { feed } => {
+            let done = match feed {
+                None => supervisor.confirm(),
+                Some(name) => supervisor.confirm_artefact(&name),
+            };
+            done.map_or_else(|message| Answer::Refused { message }, |()| Answer::Done)
+        }
         Request::Outline => match supervisor.outline() {
             Some((generation, lines)) => Answer::Outline { generation, lines },
             None => Answer::Refused { message: "no edge answers at the moment".to_owned() },

@@ -49,7 +49,9 @@ pub enum Command {
     /// Check a configuration without putting it in force, and show what would change.
     Check(CheckArguments),
     /// Have the running Rempart read its configuration again.
-    Reload(Place),
+    Reload(ReloadArguments),
+    /// Say that a forced change is as wanted; without that it is taken back after ten minutes.
+    Confirm(ConfirmArguments),
     /// Show what runs, and what is wrong with it.
     Status(Place),
     /// Replace the running Rempart by another binary, without losing a connection; back to the old one if it does not do
@@ -97,6 +99,27 @@ pub struct Place {
     /// The admin socket [default: admin.sock in the state folder].
     #[arg(long, global = true, value_name = "SOCKET", value_hint = ValueHint::FilePath, env = "REMPART_ADMIN")]
     pub admin: Option<PathBuf>,
+}
+
+/// Arguments of `reload`.
+#[derive(Args, Debug)]
+pub struct ReloadArguments {
+    /// Take it even when hosts or origins go that a change may not take away by itself. `rempart confirm` has to follow.
+    #[arg(long)]
+    pub force: bool,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `confirm`.
+#[derive(Args, Debug)]
+pub struct ConfirmArguments {
+    /// The feed whose change it was; the configuration's, if none is named.
+    pub feed: Option<String>,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Arguments of `run`.

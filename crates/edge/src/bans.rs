@@ -18,7 +18,9 @@ const MAX_BANS: usize = 65_536;
 
 /// There are as many bans as there may be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{MAX_BANS} networks are banned already; wait until some of these bans have ended, or ban wider networks")]
+#[error(
+    "{MAX_BANS} networks are banned already; wait until some of these bans have ended, or ban wider networks"
+)]
 pub struct TooManyBans;
 
 /// The bans of this process.
@@ -128,6 +130,9 @@ mod tests {
         }
         drop(ends);
         let again = bans.ban("0.0.0.7/32".parse().unwrap(), Timestamp(2));
-        assert_eq!((again, bans.ban("192.0.2.0/24".parse().unwrap(), Timestamp(2))), (Ok(()), Err(TooManyBans)));
+        assert_eq!(
+            (again, bans.ban("192.0.2.0/24".parse().unwrap(), Timestamp(2))),
+            (Ok(()), Err(TooManyBans))
+        );
     }
 }

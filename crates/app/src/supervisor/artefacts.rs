@@ -19,6 +19,7 @@ use base::time::Timestamp;
 use feed::store::Store;
 
 use super::child::{AskError, Child, ChildWord};
+use super::control::CONFIRM;
 use super::fleet::{Fleet, Standby};
 use super::taste::{Dish, Tasted, taste};
 use super::{LOAD, Supervisor, finding};
@@ -29,8 +30,6 @@ use crate::package;
 const LOOK: Duration = Duration::from_millis(100);
 /// Generations of a feed that are remembered as given up.
 const MAX_GIVEN_UP: usize = 64;
-/// How long a forced change waits to be confirmed.
-const CONFIRM: Duration = Duration::from_secs(600);
 
 /// An artefact in force.
 pub struct Artefact {
@@ -144,6 +143,7 @@ pub fn take_offers(supervisor: &Supervisor, offered: &Receiver<ChildWord>) {
             return;
         }
         supervisor.bake_configuration();
+        supervisor.take_back_unconfirmed();
         supervisor.bake_artefacts();
     }
 }
@@ -353,19 +353,24 @@ impl Supervisor {
         let mut fleet = self.fleet();
         match fleet.artefacts.in_force.get_mut(name) {
             Some(artefact) if artefact.confirm.take().is_some() => Ok(()),
-            Some(_) => Err(format!("generation {} of {name} needs no confirmation", fleet_generation(&fleet, name))),
+            Some(_) => {
+                Err(format!("generation {} of {name} needs no confirmation", fleet_generation(&fleet, name)))
+            }
             None => Err(format!("no generation of {name} is in force")),
         }
     }
 
     /// Puts the good generation in force again, or none when there is none. Answers whether there was something to take back.
     pub fn take_back_artefact(&self, name: &str, reason: &str) -> bool {
-        let Some((bad, good)) = self.fleet().artefacts.in_force.remove(name).map(|bad| (bad.generation, bad)) else {
+        let Some((bad, good)) = self.fleet().artefacts.in_force.remove(name).map(|bad| (bad.generation, bad))
+        else {
             return false;
         };
         let message = match &good.good {
             Some((number, _)) => format!("generation {bad} of {name} was taken back for {number}: {reason}"),
-            None => format!("generation {bad} of {name} was taken back, and there is none before it: {reason}"),
+            None => {
+                format!("generation {bad} of {name} was taken back, and there is none before it: {reason}")
+            }
         };
         tracing::error!("{message}");
         self.fleet().artefacts.give_up(name, bad, reason);
@@ -378,8 +383,14 @@ impl Supervisor {
         if let Some(standby) = self.fleet().standby.take() {
             standby.child.kill();
         }
-        let happening =
-            Happening::new(now(), What::ArtefactReverted, Severity::Warning, Component::Feeds, "taken-back", message);
+        let happening = Happening::new(
+            now(),
+            What::ArtefactReverted,
+            Severity::Warning,
+            Component::Feeds,
+            "taken-back",
+            message,
+        );
         self.journal.tell(happening.about(name).with_generation(bad));
         true
     }

@@ -209,11 +209,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Child {
     /// Starts a child and waits until it has said who it is. `words` gets what a keeper or a feeder says.
-    pub fn start(
-        launch: &Launch,
-        role: &str,
-        words: Option<SyncSender<ChildWord>>,
-    ) -> io::Result<Arc<Self>> {
+    pub fn start(launch: &Launch, role: &str, words: Option<SyncSender<ChildWord>>) -> io::Result<Arc<Self>> {
         let (channel, theirs) = Channel::pair()?;
         let spawned = launch.command(role).stdin(Stdio::from(theirs)).spawn()?;
         let pid = spawned.id();

@@ -11,7 +11,7 @@ use api::process::{Load, LoadFrom, Loaded, MetricsOrder, Reply, Task, Watched};
 use base::happening::{Component, Happening, Severity, What};
 
 use super::child::{AskError, Child};
-use super::fleet::{Fleet, Force, SMALL, Standby};
+use super::fleet::{Fleet, Force, SMALL, Standby, Unconfirmed};
 use super::sockets::Plan;
 use super::taste::Tasted;
 use super::{LOAD, Supervisor, finding};
@@ -22,6 +22,8 @@ use crate::sources;
 const FILES: Duration = Duration::from_secs(1);
 /// Time for an edge that died during a change to be replaced.
 const REPLACEMENT: Duration = Duration::from_secs(10);
+/// How long a forced change waits to be confirmed.
+pub const CONFIRM: Duration = Duration::from_secs(600);
 /// How often a change is carried on with another edge when the one it was made on has died.
 const ATTEMPTS: u32 = 3;
 /// Warnings about what should have followed a change and did not; a reload tries again.
@@ -31,10 +33,60 @@ const NOT_KEPT: &str = "not-kept";
 const METRICS_NOT_SERVED: &str = "metrics-not-served";
 
 impl Supervisor {
-    /// Reads the configuration again and puts it in force if it is good; else everything stays as it is.
-    pub fn reload(&self, by: &str) -> ReloadOutcome {
+    /// Reads the configuration again and puts it in force if it is good; else everything stays as it is. With `force`, it may
+    /// take away more than a change may, and must be confirmed.
+    pub fn reload(&self, by: &str, force: bool) -> ReloadOutcome {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.change(self.origin.load_from(), None, self.origin.source(), by)
+        let before = self.fleet().force.package.try_clone();
+        let before = match before {
+            Ok(package) => package,
+            Err(error) => return self.refuse(vec![finding("no-package", error.to_string())]),
+        };
+        let way_back = force.then(|| self.way_back());
+        let mut outcome =
+            self.change(self.origin.load_from(), Some(&before), self.origin.source(), by, force);
+        if let Some(way_back) = way_back
+            && outcome.changed
+        {
+            let mut fleet = self.fleet();
+            fleet.unconfirmed =
+                Some(Unconfirmed { until: Instant::now() + CONFIRM, package: before, source: way_back });
+            outcome.confirm_seconds = Some(CONFIRM.as_secs());
+        }
+        outcome
+    }
+
+    fn way_back(&self) -> GenerationSource {
+        self.fleet().force.source
+    }
+
+    /// Somebody says that a forced configuration is as wanted.
+    pub fn confirm(&self) -> Result<(), String> {
+        match self.fleet().unconfirmed.take() {
+            Some(_) => Ok(()),
+            None => Err("no change waits to be confirmed".to_owned()),
+        }
+    }
+
+    /// Takes a forced configuration back that nobody confirmed in time.
+    pub fn take_back_unconfirmed(&self) {
+        let due = {
+            let mut fleet = self.fleet();
+            fleet.unconfirmed.take_if(|waiting| Instant::now() >= waiting.until)
+        };
+        let Some(Unconfirmed { package, source, .. }) = due else { return };
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.fleet().force.loaded.number;
+        let message = format!("generation {number} was forced and nobody confirmed it: it is taken back");
+        tracing::error!("{message}");
+        let outcome =
+            self.change(LoadFrom::Package { served: true }, Some(&package), source, "commit-confirm", false);
+        let (what, component) = (What::GenerationReverted, Component::Configuration);
+        let happening = Happening::new(now(), what, Severity::Warning, component, "unconfirmed", message);
+        self.journal.tell(happening.with_generation(number));
+        if !outcome.active {
+            tracing::error!("the configuration before it could not be put in force again");
+        }
     }
 
     /// Takes changed certificate files into the configuration in force, whatever the configuration file says meanwhile.
@@ -45,7 +97,7 @@ impl Supervisor {
             (fleet.force.package.try_clone(), fleet.force.source)
         };
         match package {
-            Ok(package) => self.change(LoadFrom::Reread, Some(&package), source, CHANGED_FILES),
+            Ok(package) => self.change(LoadFrom::Reread, Some(&package), source, CHANGED_FILES, false),
             Err(error) => self.refuse(vec![finding("no-package", error.to_string())]),
         }
     }
@@ -56,6 +108,7 @@ impl Supervisor {
         package: Option<&File>,
         source: GenerationSource,
         by: &str,
+        force: bool,
     ) -> ReloadOutcome {
         let number = {
             let fleet = self.fleet();
@@ -64,7 +117,7 @@ impl Supervisor {
             }
             fleet.highest + 1
         };
-        let tasted = match self.taste(Load { number, from, source }, package) {
+        let tasted = match self.taste(Load { number, from, source, force }, package) {
             Ok(tasted) => tasted,
             Err(diagnostics) => return self.refuse(diagnostics),
         };
@@ -240,7 +293,7 @@ impl Supervisor {
         self.fleet().suspect = Some(active.clone());
         // Exactly what was tasted: not `served`, so nothing is overlooked that the taster would have refused.
         let (number, from) = (tasted.loaded.number, LoadFrom::Package { served: false });
-        let load = Load { number, from, source };
+        let load = Load { number, from, source, force: false };
         active.ask(Task::Load(load), &[tasted.package.as_fd()], LOAD)?;
         let mut fleet = self.fleet();
         if !fleet.active.as_ref().is_some_and(|now| Arc::ptr_eq(now, active)) {
@@ -277,7 +330,9 @@ impl Supervisor {
     }
 
     fn refuse(&self, diagnostics: Vec<Diagnostic>) -> ReloadOutcome {
-        for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.severity == FindingSeverity::Error) {
+        for diagnostic in
+            diagnostics.iter().filter(|diagnostic| diagnostic.severity == FindingSeverity::Error)
+        {
             let place = diagnostic.location.as_ref().map(|place| format!("{}:{}", place.file, place.line));
             tracing::error!(code = diagnostic.code, place, "configuration refused: {}", diagnostic.message);
         }
@@ -393,5 +448,12 @@ fn draining() -> Diagnostic {
 
 fn outcome(fleet: &Fleet, active: bool, changed: bool, diagnostics: Vec<Diagnostic>) -> ReloadOutcome {
     let Loaded { number, id, .. } = &fleet.force.loaded;
-    ReloadOutcome { active, changed, number: *number, generation: id.clone(), diagnostics }
+    ReloadOutcome {
+        active,
+        changed,
+        number: *number,
+        generation: id.clone(),
+        diagnostics,
+        confirm_seconds: None,
+    }
 }

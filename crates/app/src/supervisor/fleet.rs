@@ -54,6 +54,16 @@ impl Force {
     }
 }
 
+/// A forced configuration that waits to be confirmed, and what is gone back to if it is not.
+pub struct Unconfirmed {
+    /// Until when.
+    pub until: Instant,
+    /// The one before.
+    pub package: File,
+    /// Where that came from.
+    pub source: GenerationSource,
+}
+
 /// The standby, and which generation it has loaded.
 pub struct Standby {
     /// The process.
@@ -86,6 +96,8 @@ pub struct Fleet {
     pub sockets: Sockets,
     /// The generation in force.
     pub force: Force,
+    /// What is in force was forced, and waits to be confirmed.
+    pub unconfirmed: Option<Unconfirmed>,
     /// Highest number given to a generation.
     pub highest: u64,
     /// The last configuration that was not taken.
@@ -151,7 +163,7 @@ impl Fleet {
             GenerationSource::Defaults => LoadFrom::Defaults { listeners: loaded.listeners.clone() },
             _ => LoadFrom::Package { served: true },
         };
-        Load { number: loaded.number, from, source: *source }
+        Load { number: loaded.number, from, source: *source, force: false }
     }
 
     /// The process of a role, while it runs.

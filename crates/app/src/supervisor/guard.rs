@@ -298,7 +298,12 @@ fn try_stored(
     number: u64,
     package: std::fs::File,
 ) -> anyhow::Result<()> {
-    let load = Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
+    let load = Load {
+        number,
+        from: LoadFrom::Package { served: true },
+        source: GenerationSource::LastGood,
+        force: false,
+    };
     let (child, loaded) = supervisor.load_tasted(load, Some(&package), tickets)?;
     let mut fleet = supervisor.fleet();
     anyhow::ensure!(!fleet.given_up.contains_key(&loaded.id), "it was given up before");
@@ -313,7 +318,12 @@ fn use_defaults(
 ) -> anyhow::Result<()> {
     let child = supervisor.start_child(tickets)?;
     let number = supervisor.fleet().highest + 1;
-    let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
+    let load = Load {
+        number,
+        from: LoadFrom::Defaults { listeners },
+        source: GenerationSource::Defaults,
+        force: false,
+    };
     let (reply, descriptors) = child.ask(Task::Load(load), &[], super::LOAD)?;
     let (Reply::Loaded(loaded), Some(package)) = (reply, descriptors.into_iter().next()) else {
         anyhow::bail!("an unexpected answer");

@@ -297,7 +297,7 @@ fn spawn_with(
 fn obey(supervisor: &Supervisor, events: &mpsc::Receiver<Event>, admin: Admin) -> End {
     loop {
         match events.recv() {
-            Ok(Event::Reload) => drop(supervisor.reload("SIGHUP")),
+            Ok(Event::Reload) => drop(supervisor.reload("SIGHUP", false)),
             Ok(Event::BecomeNew) => {
                 hold(supervisor, &admin.rest(LAST_ANSWERS));
                 return End::Upgraded { program: supervisor.launch().program };

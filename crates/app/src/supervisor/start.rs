@@ -87,6 +87,7 @@ pub fn start(
         roles: Vec::new(),
         sockets,
         force: Force::now(loaded, source, package),
+        unconfirmed: None,
         highest,
         refused,
         supervision: seen,
@@ -116,7 +117,7 @@ pub fn start(
     if is_adopted {
         child.tell(Task::Tickets { keys: supervisor.fleet().tickets.clone() });
         // What was changed while nobody looked.
-        supervisor.reload("start");
+        supervisor.reload("start", false);
     } else {
         serve_first(&supervisor, &child)?;
     }
@@ -150,7 +151,8 @@ fn first_generation(
     keys: &[TicketKey],
 ) -> anyhow::Result<Result<First, StartError>> {
     let number = state.highest() + 1;
-    let load = Load { number, from: settings.origin.load_from(), source: settings.origin.source() };
+    let load =
+        Load { number, from: settings.origin.load_from(), source: settings.origin.source(), force: false };
     let dish = |load, package| Dish { load, package, artefacts: &[], tickets: keys };
     let attempt = taste(&settings.launch, settings.taste, dish(load, None), None);
     let diagnostics = match attempt.and_then(|tasted| listen(sockets, tasted)) {
@@ -164,8 +166,12 @@ fn first_generation(
     // What was once made from options is nothing a file can fall back to, and the other way round.
     let Origin::File(_) = settings.origin else { return Ok(Err(StartError(diagnostics))) };
     for (number, package) in state.stored() {
-        let load =
-            Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
+        let load = Load {
+            number,
+            from: LoadFrom::Package { served: true },
+            source: GenerationSource::LastGood,
+            force: false,
+        };
         let tasted = taste(&settings.launch, settings.taste, dish(load, Some(&package)), None);
         match tasted.and_then(|tasted| listen(sockets, tasted)) {
             Ok(Tasted { child, loaded, package }) if loaded.file != COMMAND_LINE => {
@@ -187,7 +193,12 @@ fn first_generation(
         return Ok(Err(StartError(diagnostics)));
     }
     let child = start_edge(&settings.launch, keys)?;
-    let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
+    let load = Load {
+        number,
+        from: LoadFrom::Defaults { listeners },
+        source: GenerationSource::Defaults,
+        force: false,
+    };
     let (reply, given) = child.ask(Task::Load(load), &[], LOAD)?;
     let (Reply::Loaded(loaded), Some(package)) = (reply, given.into_iter().next()) else {
         anyhow::bail!("an edge answered something unexpected")
