@@ -265,6 +265,16 @@ pub fn peek(bytes: &[u8]) -> Result<Manifest, PackageError> {
     split(bytes).map(|parts| parts.manifest)
 }
 
+/// Whether a package is as it was written: all of its lengths and the hash of what it holds fit. Says nothing about who made
+/// it: for whoever keeps packages that were verified before.
+pub fn is_whole(bytes: &[u8]) -> bool {
+    split(bytes).is_ok_and(|Parts { manifest, signed, packed, .. }| {
+        manifest.packed_bytes == packed.len() as u64
+            && blake3::hash(packed).to_string() == manifest.packed
+            && serde_json::to_vec(&manifest).ok().as_deref() == Some(signed)
+    })
+}
+
 /// Reads a package and verifies everything that can be without knowing its kind. What has expired is an error only where it is
 /// `fresh`: one that was in force stays usable.
 pub fn open(
@@ -371,6 +381,11 @@ mod tests {
             assert!(refused(&good[..at]), "cut at {at}");
         }
         assert!(refused(&[&good[..], &[0]].concat()));
+        assert!(is_whole(&good));
+        assert!(!is_whole(&good[..good.len() - 1]));
+        let mut bad = good.clone();
+        bad[good.len() - 1] ^= 1;
+        assert!(!is_whole(&bad));
     }
 
     #[test]
