@@ -1,3 +1,5 @@
 //! Data files from elsewhere: fetched, checked against the one in force, kept on disk.
 
 pub mod store;
+#[cfg(test)]
+mod testing;
