@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::GenerationSource;
 use crate::certificates::{AcmeSettings, Challenge};
 use crate::diagnostic::{Diagnostic, Location};
-use crate::roles::RoleSettings;
+use crate::roles::{FeedSettings, RoleSettings};
 
 /// Largest frame, in bytes: the status of ten thousand sites fits.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -103,10 +103,14 @@ pub enum Task {
     ///
     /// Descriptor: its package.
     Artefact {
-        /// The name of its feed.
-        name: String,
-        /// It was in force before: an older generation than the present one is taken.
-        back: bool,
+        /// Its feed: whose keys count, and what it may hold.
+        feed: FeedSettings,
+        /// It was in force before: nothing is asked about what is in force now.
+        #[serde(default)]
+        again: bool,
+        /// It may differ from what is in force as much as it likes.
+        #[serde(default)]
+        forced: bool,
     },
     /// Forget an artefact: nothing of this feed is in force from now on. Answer: `Done`.
     Withdraw {

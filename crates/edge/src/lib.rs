@@ -4,6 +4,7 @@
 //! and every request keeps the one it began with.
 
 mod accept;
+pub mod artefacts;
 mod bans;
 mod body_limit;
 pub mod connection;

@@ -181,6 +181,21 @@ pub fn check(
     force: bool,
     now: Timestamp,
 ) -> Result<Checked, Vec<Diagnostic>> {
+    let kind = previous.and_then(|previous| find(&previous.manifest.kind));
+    let before = kind.zip(previous).map(|(kind, previous)| kind.read(&previous.payload, now)).transpose()?;
+    let generation = previous.map(|previous| previous.manifest.generation);
+    let before = generation.zip(before.as_ref().map(|content| content.classes.as_slice()));
+    check_after(package, before, caps, force, now)
+}
+
+/// The same for whoever holds not the previous package, but its generation and what it was counted to hold.
+pub fn check_after(
+    package: &Package,
+    previous: Option<(u64, &[Class])>,
+    caps: Caps,
+    force: bool,
+    now: Timestamp,
+) -> Result<Checked, Vec<Diagnostic>> {
     let manifest = &package.manifest;
     let Some(kind) = find(&manifest.kind) else {
         let message = format!("{} is no kind of artefact that this version knows", manifest.kind);
@@ -196,7 +211,7 @@ pub fn check(
             "upgrade Rempart, or have it made for this version",
         )]);
     }
-    if let Some(before) = previous.map(|previous| previous.manifest.generation)
+    if let Some((before, _)) = previous
         && before >= manifest.generation
     {
         let message = format!("it is generation {}, and {before} is in force", manifest.generation);
@@ -204,10 +219,7 @@ pub fn check(
     }
     let content = read(kind, &package.payload, caps, now)?;
     agree(package, kind, &content)?;
-    let previous = previous.map(|previous| kind.read(&previous.payload, now)).transpose();
-    // What is in force was read before, so this is only an error after an upgrade that reads less.
-    let before = previous?.map(|content| content.classes).unwrap_or_default();
-    let differences = difference(&before, &content.classes);
+    let differences = difference(previous.map_or(&[], |(_, classes)| classes), &content.classes);
     let findings = if force { Vec::new() } else { over_budget(&differences) };
     if findings.is_empty() { Ok(Checked { content, differences }) } else { Err(findings) }
 }

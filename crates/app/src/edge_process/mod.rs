@@ -22,6 +22,8 @@ use api::process::{
     Activate, DrainLimits, ListenerOrder, Load, LoadFrom, Loaded, MetricsOrder, Order, Reply, Supervision,
     Task, TicketKey, WantedListener, Watched, Word,
 };
+use api::roles::FeedSettings;
+use edge::artefacts::Manner;
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
 use edge::telemetry::metrics::Metrics;
@@ -212,6 +214,11 @@ impl EdgeProcess {
                 Err(error) => refused("ticket-keys", error.to_string()),
             },
             Task::Challenges { challenges } => self.set_challenges(&challenges),
+            Task::Artefact { feed, again, forced } => self.load_artefact(&feed, again, forced, descriptors),
+            Task::Withdraw { name } => {
+                self.builder.loader.artefacts().withdraw(&name);
+                Reply::Done
+            }
             Task::Hold => {
                 self.lock().held = descriptors.into_iter().next();
                 Reply::Done
@@ -233,6 +240,31 @@ impl EdgeProcess {
             }
         };
         (reply, Vec::new())
+    }
+
+    fn load_artefact(
+        &self,
+        feed: &FeedSettings,
+        again: bool,
+        forced: bool,
+        descriptors: Vec<OwnedFd>,
+    ) -> Reply {
+        let Some(package) = descriptors.into_iter().next().map(File::from) else {
+            return refused("no-package", "an order came without its package".to_owned());
+        };
+        let bytes = match package::bytes(&package) {
+            Ok(bytes) => bytes,
+            Err(error) => return refused("no-package", error.to_string()),
+        };
+        let manner = match (again, forced) {
+            (true, _) => Manner::Again,
+            (false, true) => Manner::Forced,
+            (false, false) => Manner::Next,
+        };
+        match self.builder.loader.artefacts().load(feed, &bytes, manner, now()) {
+            Ok(()) => Reply::Done,
+            Err(diagnostics) => Reply::Refused { diagnostics },
+        }
     }
 
     fn set_challenges(&self, challenges: &[api::certificates::Challenge]) -> Reply {
