@@ -6,3 +6,4 @@ pub mod diagnostic;
 pub mod process;
 pub mod roles;
 pub mod seal;
+pub mod signal;

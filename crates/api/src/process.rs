@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use base::happening::Happening;
 use base::time::Timestamp;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::GenerationSource;
@@ -124,10 +125,10 @@ pub enum Task {
         /// All that is off.
         switches: Vec<Switch>,
     },
-    /// A signal, sealed (`api::signal`). Answer: `Done` or `Refused`.
-    Signal {
-        /// In its envelope.
-        sealed: String,
+    /// Who is banned, all of it; replaces what was said before. Answer: `Done`.
+    Bans {
+        /// All of them.
+        bans: Vec<Ban>,
     },
     /// Only to the feeder: what became of what it offered with this number. Nothing is answered.
     Offered {
@@ -353,6 +354,17 @@ pub struct SetAside {
     pub remaining_ms: u64,
     /// How often in a row it has been set aside.
     pub times: u32,
+}
+
+/// A network that is turned away for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// Which.
+    pub network: IpNet,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: String,
 }
 
 /// A module that is switched off, everywhere or at one site.

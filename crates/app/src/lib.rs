@@ -12,6 +12,7 @@ mod reference;
 mod report;
 mod role;
 mod run;
+mod signals;
 mod sources;
 mod state;
 mod supervisor;
@@ -65,6 +66,8 @@ pub fn main() -> ExitCode {
         Some(Command::Check(arguments)) => check(&arguments, &terminal),
         Some(Command::Reload(arguments)) => reload(&arguments, &terminal),
         Some(Command::Confirm(arguments)) => confirm(&arguments, &terminal),
+        Some(Command::Ban(arguments)) => signals::ban(&arguments, &terminal),
+        Some(Command::Revert(arguments)) => signals::revert(&arguments, &terminal),
         Some(Command::Status(place)) => status(&place, &terminal),
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),

@@ -5,7 +5,7 @@
 
 mod accept;
 pub mod artefacts;
-mod bans;
+pub mod bans;
 mod body_limit;
 pub mod connection;
 pub mod deferred;

@@ -265,6 +265,13 @@ pub fn peek(bytes: &[u8]) -> Result<Manifest, PackageError> {
     split(bytes).map(|parts| parts.manifest)
 }
 
+/// Whether nothing of it was cut off or altered since it was made. Who made it is another question.
+pub fn is_whole(bytes: &[u8]) -> bool {
+    split(bytes).is_ok_and(|Parts { manifest, packed, .. }| {
+        manifest.packed_bytes == packed.len() as u64 && blake3::hash(packed).to_string() == manifest.packed
+    })
+}
+
 /// Reads a package and verifies everything that can be without knowing its kind. What has expired is an error only where it is
 /// `fresh`: one that was in force stays usable.
 pub fn open(

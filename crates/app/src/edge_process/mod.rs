@@ -3,6 +3,7 @@
 //! Taster, standby and edge are the same program in this order: `Load`, `Rehearse`, wait, `Activate`. When the supervisor
 //! goes away, an edge that serves goes on serving and waits to be adopted; any other process ends.
 
+mod difference;
 mod expiry;
 mod orphan;
 mod status;
@@ -215,6 +216,14 @@ impl EdgeProcess {
             },
             Task::Challenges { challenges } => self.set_challenges(&challenges),
             Task::Artefact { feed, again, forced } => self.load_artefact(&feed, again, forced, descriptors),
+            Task::Bans { bans } => {
+                let list: Vec<_> = bans.iter().map(|ban| (ban.network, ban.until)).collect();
+                let beyond = self.builder.loader.bans().set(&list);
+                if beyond > 0 {
+                    tracing::warn!(beyond, "more networks are banned than there is room for");
+                }
+                Reply::Done
+            }
             Task::Withdraw { name } => {
                 self.builder.loader.artefacts().withdraw(&name);
                 Reply::Done
@@ -227,6 +236,7 @@ impl EdgeProcess {
                 self.tell_metrics(&supervision);
                 Reply::Done
             }
+            Task::Switches { .. } => refused("no-modules", "there is nothing yet that can be switched".to_owned()),
             Task::Keep { .. }
             | Task::Certificate { .. }
             | Task::Published { .. }
@@ -301,6 +311,10 @@ impl EdgeProcess {
         let is_package = matches!(load.from, LoadFrom::Package { .. });
         let (sources, mode) = self.gather(load.from, given.as_ref())?;
         let built = self.builder.build(&sources, number, mode)?;
+        // A package was judged when it was read from files.
+        if let Some(before) = given.as_ref().filter(|_| !is_package && !load.force) {
+            difference::judge(before, &built.compiled)?;
+        }
         self.get_ready(number, built, &sources, source, given.filter(|_| is_package))
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::diagnostic::Diagnostic;
-use api::process::{Load, LoadFrom, Loaded, Task};
+use api::process::{LoadFrom, Loaded, Task};
 use api::roles::{FeedSettings, RoleSettings};
 use base::happening::{Component, Happening, Severity, What};
 use base::time::Timestamp;
@@ -357,10 +357,10 @@ impl Supervisor {
     pub fn confirm_artefact(&self, name: &str) -> Result<(), String> {
         let mut fleet = self.fleet();
         match fleet.artefacts.in_force.get_mut(name) {
-            Some(artefact) if artefact.confirm.take().is_some() => Ok(()),
-            Some(_) => {
-                Err(format!("generation {} of {name} needs no confirmation", fleet_generation(&fleet, name)))
-            }
+            Some(artefact) => match artefact.confirm.take() {
+                Some(_) => Ok(()),
+                None => Err(format!("generation {} of {name} needs no confirmation", artefact.generation)),
+            },
             None => Err(format!("no generation of {name} is in force")),
         }
     }
@@ -417,10 +417,6 @@ impl Supervisor {
             Artefact { feed, generation, package, since: now(), bake: None, confirm: None, good: None };
         self.fleet().artefacts.in_force.insert(name, artefact);
     }
-}
-
-fn fleet_generation(fleet: &Fleet, name: &str) -> u64 {
-    fleet.artefacts.in_force.get(name).map_or(0, |artefact| artefact.generation)
 }
 
 /// Gives a process that is about to serve for the first time what the state folder holds. One that cannot be loaded gives way

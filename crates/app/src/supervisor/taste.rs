@@ -86,6 +86,9 @@ pub fn taste(
         let task = Task::Artefact { feed: feed.clone(), again: true, forced: false };
         trial.ask(task, Some(&given.package), &format!("loading the data of {}", feed.name))?;
     }
+    if let Some(supervisor) = supervisor {
+        supervisor.tell_bans(&trial.child);
+    }
     trial.ask(Task::Rehearse, None, "its deferred work and golden requests")?;
     trial.good = true;
     Ok(Tasted { child: trial.child.clone(), loaded: *loaded, package: package.into() })
