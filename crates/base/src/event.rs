@@ -3,14 +3,14 @@
 pub mod wire;
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::id::RequestId;
 use crate::time::Timestamp;
 
 /// Version of this schema; written into every log line. A field may be added within a version, never change meaning.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 1;
 /// Verdicts kept of one request; a request passes fewer modules than this.
 pub const MAX_VERDICTS: usize = 16;
 
@@ -201,9 +201,7 @@ pub struct RequestEvent {
     pub reason: Option<&'static str>,
     /// The origin that answered, as configured (`http://host:port`).
     pub origin: Option<Arc<str>>,
-    /// The address of the origin that answered.
-    pub origin_address: Option<SocketAddr>,
-    /// Protocol it answered in.
+    /// Protocol that origin answered in.
     pub origin_protocol: Option<Protocol>,
     /// Attempts made at origins: 0 when none was asked, 2 when the first was retried.
     pub attempts: u8,

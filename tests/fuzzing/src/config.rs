@@ -148,6 +148,11 @@ const KEYS: &[&str] = &[
     "max_connections",
     "queue",
     "body_rate",
+    "analytics",
+    "enabled",
+    "keep_minutes",
+    "keep_samples",
+    "max_size",
 ];
 
 /// Values, by an input's byte. New ones go to the end.

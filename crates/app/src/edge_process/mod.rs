@@ -5,6 +5,7 @@
 
 mod expiry;
 mod orphan;
+mod roles;
 mod status;
 
 use std::fs::File;
@@ -24,6 +25,7 @@ use api::process::{
 };
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
+use edge::telemetry::events::Events;
 use edge::telemetry::metrics::Metrics;
 use edge::telemetry::ops::{self, Health, Ops};
 use edge::{BoundListener, Edge, EdgeOptions, ListenerSet};
@@ -40,6 +42,8 @@ use crate::{EXIT_OK, sources, state};
 const BEAT: Duration = Duration::from_millis(100);
 /// Time for the last log lines to be written when the process ends.
 const LOG_END: Duration = Duration::from_secs(5);
+/// Time for the last events to be sent when the process ends: nobody waits long for analytics.
+const EVENTS_END: Duration = Duration::from_secs(1);
 /// Name of a configuration that came from options.
 pub const COMMAND_LINE: &str = "command line";
 /// Name of the configuration that is compiled in.
@@ -96,6 +100,7 @@ struct EdgeProcess {
     health: Arc<Health>,
     certificates: PathBuf,
     rendezvous: PathBuf,
+    event_socket: PathBuf,
     seed: u64,
     parts: Mutex<Parts>,
     /// What signs of life are made of; never locked for longer than it takes to copy them.
@@ -109,6 +114,7 @@ type Living = (Option<Arc<Edge>>, Option<Arc<Channel>>);
 #[derive(Default)]
 struct Parts {
     access_log: Option<Arc<AccessLog>>,
+    events: Option<Arc<Events>>,
     edge: Option<Arc<Edge>>,
     /// Loaded and not in force.
     pending: Option<Ready>,
@@ -138,6 +144,7 @@ impl EdgeProcess {
             health: Arc::default(),
             certificates: sources::certificates(&settings.state),
             rendezvous: state::edges(&settings.state),
+            event_socket: state::events(&settings.state),
             seed: getrandom::u64().context("this machine has no randomness")?,
             parts: Mutex::default(),
             living: Mutex::default(),
@@ -227,7 +234,10 @@ impl EdgeProcess {
             | Task::Settings { .. }
             | Task::Happened { .. }
             | Task::Offered { .. }
-            | Task::Feed { .. } => {
+            | Task::Feed { .. }
+            | Task::Artefact { .. }
+            | Task::Switches { .. }
+            | Task::Signal { .. } => {
                 refused("not-this-role", "an edge process does nothing of that".to_owned())
             }
         };
@@ -334,10 +344,15 @@ impl EdgeProcess {
             snapshot::generation::AccessLog { to: AccessLogTarget::Off, ..compiled.access_log.clone() };
         let log = Arc::new(AccessLog::start(&silent, self.metrics.log_counts())?);
         let (threads, metrics) = (threads(compiled), self.metrics.clone());
-        let options = EdgeOptions { threads, seed: self.seed, metrics, access_log: log.clone() };
+        // Nor is anybody told of golden requests.
+        let events = Arc::new(Events::start(self.event_socket.clone(), self.metrics.event_counts())?);
+        let access_log = log.clone();
+        let options =
+            EdgeOptions { threads, seed: self.seed, metrics, access_log, events: events.clone() };
         let edge = Edge::start(options, generation.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
         let edge = Arc::new(edge);
         parts.access_log = Some(log);
+        parts.events = Some(events);
         parts.edge = Some(edge.clone());
         self.lock_living().0 = Some(edge);
         Ok(())
@@ -420,6 +435,9 @@ impl EdgeProcess {
         if let Some(log) = &parts.access_log {
             log.reconfigure(&generation.snapshot.access_log);
         }
+        if let Some(events) = &parts.events {
+            events.enable(generation.snapshot.analytics.is_some());
+        }
         self.health.activate(generation.number);
         self.metrics.set_generation(generation.number, generation.snapshot.id);
         self.metrics.reload_finished(true, now());
@@ -486,6 +504,7 @@ impl EdgeProcess {
     fn finish(&self) {
         let mut parts = self.lock();
         let (edge, log, limits) = (parts.edge.take(), parts.access_log.take(), parts.drain.take());
+        let events = parts.events.take();
         drop(parts);
         if let Some(edge) = edge
             && !edge.drain(limits.unwrap_or_default())
@@ -494,6 +513,9 @@ impl EdgeProcess {
         }
         if let Some(log) = log {
             log.shutdown(LOG_END);
+        }
+        if let Some(events) = events {
+            events.shutdown(EVENTS_END);
         }
     }
 
@@ -545,6 +567,7 @@ fn describe(
             tunnels_ms: milliseconds(compiled.drain.tunnels),
         },
         acme: compiled.acme.as_ref().map(|acme| sources::acme_settings(acme, &sources.file)),
+        roles: roles::wanted(compiled),
         threads: threads(compiled),
         diagnostics,
     }

@@ -3,14 +3,14 @@
 //! A frame is a head of `Head::BYTES` and its records. A record is its length (two bytes) and its fields in fixed order; numbers
 //! are little-endian. A reader takes the fields it knows and passes over what follows them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Completion, Fault, Protocol, RequestEvent, TlsVersion};
 use crate::address::truncate;
 use crate::time::Timestamp;
 
 /// Version of the encoding. A field may be added at the end of a record within a version, never change meaning.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 1;
 /// Bytes of a text kept at most; longer ones are cut between characters.
 pub const MAX_TEXT: usize = 2048;
 /// Bytes of a module's name, outcome and reason kept at most.
@@ -123,7 +123,6 @@ pub struct Record<'a> {
     pub origin_protocol: Option<Protocol>,
     /// The client's address without its host bits (`address::truncate`).
     pub network: IpAddr,
-    pub origin_address: Option<SocketAddr>,
     pub method: &'a str,
     pub host: &'a str,
     pub target: &'a str,
@@ -156,9 +155,7 @@ pub fn encode(out: &mut Vec<u8>, event: &RequestEvent, weight: u32) {
         completion_code(event.completion),
         protocol_code(event.origin_protocol),
     ]);
-    address(out, Some(truncate(event.client)));
-    address(out, event.origin_address.map(|origin| origin.ip()));
-    out.extend_from_slice(&event.origin_address.map_or(0, |origin| origin.port()).to_le_bytes());
+    address(out, truncate(event.client));
     let texts = [
         Some(event.method.as_ref()),
         Some(&*event.host),
@@ -207,10 +204,9 @@ fn decode(body: &[u8]) -> Result<Record<'_>, WireError> {
     let (bytes_in, bytes_out, generation) = (reader.u64()?, reader.u64()?, reader.u64()?);
     let (weight, status) = (reader.u32()?, reader.u16()?);
     let [attempts, protocol, tls, fault, completion, origin_protocol] = reader.array::<6>()?;
-    let network = reader.address()?.ok_or(WireError::Damaged)?;
-    let (origin, port) = (reader.address()?, reader.u16()?);
+    let network = reader.address()?;
     let (method, host, target) = (reader.whole_text()?, reader.whole_text()?, reader.whole_text()?);
-    let (site, reason, origin_label) = (reader.text()?, reader.text()?, reader.text()?);
+    let (site, reason, origin) = (reader.text()?, reader.text()?, reader.text()?);
     let (user_agent, referer) = (reader.text()?, reader.text()?);
     let (ja4, introduction) = (reader.text()?, reader.text()?);
     let [count] = reader.array::<1>()?;
@@ -241,13 +237,12 @@ fn decode(body: &[u8]) -> Result<Record<'_>, WireError> {
         completion: completion_of(completion)?,
         origin_protocol: protocol_of(origin_protocol)?,
         network,
-        origin_address: origin.map(|address| SocketAddr::new(address, port)),
         method,
         host,
         target,
         site,
         reason,
-        origin: origin_label,
+        origin,
         user_agent,
         referer,
         ja4,
@@ -323,14 +318,13 @@ fn completion_of(code: u8) -> Result<Completion, WireError> {
     })
 }
 
-fn address(out: &mut Vec<u8>, address: Option<IpAddr>) {
+fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
-        None => out.push(0),
-        Some(IpAddr::V4(v4)) => {
+        IpAddr::V4(v4) => {
             out.push(4);
             out.extend_from_slice(&v4.octets());
         }
-        Some(IpAddr::V6(v6)) => {
+        IpAddr::V6(v6) => {
             out.push(6);
             out.extend_from_slice(&v6.octets());
         }
@@ -370,11 +364,10 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn address(&mut self) -> Result<Option<IpAddr>, WireError> {
+    fn address(&mut self) -> Result<IpAddr, WireError> {
         Ok(match self.array::<1>()? {
-            [0] => None,
-            [4] => Some(Ipv4Addr::from(self.array::<4>()?).into()),
-            [6] => Some(Ipv6Addr::from(self.array::<16>()?).into()),
+            [4] => Ipv4Addr::from(self.array::<4>()?).into(),
+            [6] => Ipv6Addr::from(self.array::<16>()?).into(),
             _ => return Err(WireError::Damaged),
         })
     }

@@ -46,7 +46,6 @@ fn event(random: &mut Random) -> RequestEvent {
         fault: faults[(drawn() % 4) as usize],
         reason: some(drawn()),
         origin: some(drawn()).map(Arc::from),
-        origin_address: (drawn() % 2 == 0).then(|| SocketAddr::new(client, drawn() as u16)),
         origin_protocol: (drawn() % 2 == 0).then_some(protocol),
         attempts: drawn() as u8,
         bytes_in: drawn(),
@@ -88,7 +87,6 @@ fn what_is_encoded_comes_back_and_added_fields_are_passed_over() {
             assert_eq!((read.tls, read.tls_version), (event.tls, event.tls_version));
             assert_eq!((read.protocol, read.origin_protocol), (event.protocol, event.origin_protocol));
             assert_eq!((read.fault, read.completion), (event.fault, event.completion));
-            assert_eq!(read.origin_address, event.origin_address);
             assert_eq!((read.duration_us, read.origin_wait_us), (event.duration_us, event.origin_wait_us));
             assert_eq!((read.bytes_in, read.bytes_out), (event.bytes_in, event.bytes_out));
             assert_eq!(
