@@ -445,6 +445,8 @@ fn read(channel: &Channel, inbox: &Inbox, first: &SyncSender<First>, words: Opti
                 // A keeper that says more than can be heard waits for its confirmation, and says it again.
                 drop(words.map(|words| words.try_send(KeeperWord { serial, challenges })));
             }
+            Word::Happened { happening } => tracing::info!(what = ?happening.what, "{}", happening.message),
+            Word::Offer { .. } => {}
         }
     }
     inbox.closed.store(true, Ordering::Release);
