@@ -44,8 +44,7 @@ pub enum Signal {
 }
 
 /// All of them.
-const SIGNALS: [Signal; 4] =
-    [Signal::RequestRate, Signal::ErrorShare, Signal::Latency, Signal::VerdictShare];
+const SIGNALS: [Signal; 4] = [Signal::RequestRate, Signal::ErrorShare, Signal::Latency, Signal::VerdictShare];
 
 impl Signal {
     /// The name in events and answers.
@@ -143,8 +142,7 @@ impl Watch {
             Signal::ErrorShare | Signal::VerdictShare => 0.005,
             Signal::Latency => usual * 0.02,
         };
-        if self.signal == Signal::RequestRate
-            && value.max(usual) * (WINDOW_SECONDS as f64) < ENOUGH_REQUESTS
+        if self.signal == Signal::RequestRate && value.max(usual) * (WINDOW_SECONDS as f64) < ENOUGH_REQUESTS
         {
             return Said::Usual;
         }
@@ -237,7 +235,8 @@ impl Watcher {
                     if watch.unlike >= BEGIN && watch.anomaly.is_none() {
                         let mut evidence = evidence();
                         let rate = window.requests as f64 / WINDOW_SECONDS as f64;
-                        evidence.rate_factor = usual_rate.filter(|usual| *usual > 0.0).map(|usual| rate / usual);
+                        evidence.rate_factor =
+                            usual_rate.filter(|usual| *usual > 0.0).map(|usual| rate / usual);
                         let site = self.site.clone();
                         let anomaly = describe(watch.signal, site, now, (value, usual), evidence);
                         watch.anomaly = Some(anomaly.clone());
@@ -279,7 +278,11 @@ fn describe(
         None => "nothing was changed in the last 30 minutes".to_owned(),
         Some(last) => {
             let minutes = since.seconds().saturating_sub(last.at.seconds()) / 60;
-            format!("{} changes in the last 30 minutes, the last {minutes} min before: {}", evidence.changes.len(), last.message)
+            format!(
+                "{} changes in the last 30 minutes, the last {minutes} min before: {}",
+                evidence.changes.len(),
+                last.message
+            )
         }
     };
     let sentence = format!(

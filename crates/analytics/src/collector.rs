@@ -425,8 +425,7 @@ fn evidence(tally: Option<&Tally>, changes: &[Happening], settled: bool) -> Evid
     Evidence {
         rate_factor: None,
         distinct_networks: details.distinct_networks,
-        new_networks_share: (settled && requests > 0)
-            .then(|| tally.new_networks as f64 / requests as f64),
+        new_networks_share: (settled && requests > 0).then(|| tally.new_networks as f64 / requests as f64),
         busiest_network_share: tally.busiest_network_share(),
         paths: details.paths,
         networks: details.networks,

@@ -94,7 +94,9 @@ fn minutes(answer: &mut Answer, shared: &Shared, since: Timestamp, site: Option<
             }
             answer.item(&Item::End)
         }
-        Err(error) => answer.item(&Item::Refused { message: format!("the database cannot be read: {error}") }),
+        Err(error) => {
+            answer.item(&Item::Refused { message: format!("the database cannot be read: {error}") })
+        }
     }
 }
 

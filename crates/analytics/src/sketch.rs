@@ -83,7 +83,10 @@ mod tests {
         for named in &top {
             let exact = exact[&named.name];
             assert!(named.name.starts_with("/frequent/"), "{named:?}");
-            assert!(exact <= named.count && named.count <= exact + 50_000 / COUNTERS as u64, "{named:?} {exact}");
+            assert!(
+                exact <= named.count && named.count <= exact + 50_000 / COUNTERS as u64,
+                "{named:?} {exact}"
+            );
         }
         assert!((0.1..0.13).contains(&sketch.largest_share().unwrap()));
     }

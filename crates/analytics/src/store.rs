@@ -73,8 +73,9 @@ impl Store {
 
     /// Has these kept. Never waits: what the thread has no room for is dropped and counted.
     pub fn keep(&self, entries: Vec<Entry>) {
-        if let Err(TrySendError::Full(Order::Keep(entries)) | TrySendError::Disconnected(Order::Keep(entries))) =
-            self.orders.try_send(Order::Keep(entries))
+        if let Err(
+            TrySendError::Full(Order::Keep(entries)) | TrySendError::Disconnected(Order::Keep(entries)),
+        ) = self.orders.try_send(Order::Keep(entries))
         {
             lock(&self.status).dropped += entries.len() as u64;
         }
@@ -140,7 +141,7 @@ impl Writer {
                     self.again = Instant::now();
                     self.write();
                     // Nobody may be waiting any more.
-                    drop(done.try_send(()));
+                    crate::ignore(done.try_send(()));
                 }
                 Err(RecvTimeoutError::Timeout) => self.write(),
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -221,7 +221,7 @@ impl NetworkText {
     fn format(&mut self, network: IpAddr) -> &str {
         use std::fmt::Write as _;
         // What does not fit is cut off; nothing is that long.
-        drop(write!(self, "{network}"));
+        crate::ignore(write!(self, "{network}"));
         std::str::from_utf8(self.bytes.get(..self.length).unwrap_or_default()).unwrap_or_default()
     }
 }

@@ -172,7 +172,9 @@ impl Out {
         let (at, line) = match item {
             Item::Request(request) => (request.at, request_line(request, self.colour)),
             Item::Happening(happening) => (happening.at, happening_line(happening, self.colour)),
-            Item::Missed { requests } => (now(), format!("-- {requests} requests are not shown: too many at once")),
+            Item::Missed { requests } => {
+                (now(), format!("-- {requests} requests are not shown: too many at once"))
+            }
             _ => return out.flush(),
         };
         self.shown += 1;
@@ -192,7 +194,10 @@ pub fn day_and_time(at: Timestamp) -> (String, String) {
     let Ok(time) = jiff::Timestamp::from_microsecond(micros) else {
         return ("in the far future".to_owned(), "--:--:--.---".to_owned());
     };
-    (time.strftime("%Y-%m-%d").to_string(), format!("{}.{:03}", time.strftime("%H:%M:%S"), at.0 / 1000 % 1000))
+    (
+        time.strftime("%Y-%m-%d").to_string(),
+        format!("{}.{:03}", time.strftime("%H:%M:%S"), at.0 / 1000 % 1000),
+    )
 }
 
 pub fn paint(colour: bool, code: &str, text: &str) -> String {
@@ -251,7 +256,8 @@ pub fn happening_line(happening: &Happening, colour: bool) -> String {
     };
     let mut line = paint(colour, code, &format!("** {}", clean(&happening.message)));
     let concerned = happening.site.iter().chain(&happening.subject);
-    let named: Vec<_> = concerned.filter(|name| !happening.message.contains(*name)).map(|name| clean(name)).collect();
+    let named: Vec<_> =
+        concerned.filter(|name| !happening.message.contains(*name)).map(|name| clean(name)).collect();
     if !named.is_empty() {
         line += &format!("  {}", named.join(", "));
     }

@@ -314,7 +314,7 @@ async fn shake_hands(
                 tls: None,
                 hello: None,
                 preface: OnceCell::new(),
-        fingerprints: Fingerprints::default(),
+                fingerprints: Fingerprints::default(),
                 requests: Cell::new(0),
                 sharers: Cell::new(0),
                 seat: connection.seat.clone(),

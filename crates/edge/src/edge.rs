@@ -119,8 +119,10 @@ impl Edge {
             let (commands, received) = mpsc::channel(COMMANDS);
             let shared = shared.clone();
             let seed = options.seed.wrapping_add((index as u64) << 32);
-            let reports =
-                Reports { log: options.access_log.handle(), events: options.events.handle(seed.rotate_left(7)) };
+            let reports = Reports {
+                log: options.access_log.handle(),
+                events: options.events.handle(seed.rotate_left(7)),
+            };
             let handle = std::thread::Builder::new()
                 .name(format!("edge-{index}"))
                 .spawn(move || worker::run(index, shared, reports, seed, received))

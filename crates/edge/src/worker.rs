@@ -272,7 +272,13 @@ pub struct Reports {
 }
 
 /// The body of an edge thread: runs until it is drained, or until the command channel closes.
-pub fn run(index: usize, shared: Arc<Shared>, reports: Reports, seed: u64, commands: mpsc::Receiver<Command>) {
+pub fn run(
+    index: usize,
+    shared: Arc<Shared>,
+    reports: Reports,
+    seed: u64,
+    commands: mpsc::Receiver<Command>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default());

@@ -9,9 +9,9 @@ use base::id::ContentHash;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{
-    AccessLogTarget, Acme, AcmeChallenge, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail, Compatibility,
-    Analytics, ConnectionLimits, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify, ProxyProtocol, Site,
-    Snapshot, TlsPolicy,
+    AccessLogTarget, Acme, AcmeChallenge, Analytics, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail,
+    Compatibility, ConnectionLimits, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify,
+    ProxyProtocol, Site, Snapshot, TlsPolicy,
 };
 use crate::units::{ByteSize, Period};
 

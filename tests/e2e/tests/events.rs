@@ -91,7 +91,8 @@ fn every_request_is_told_with_what_became_of_it() {
     assert_eq!(secure.get(HOST, "/secure").unwrap().status, 200);
     let told = await_some("all events", || {
         let told = requests(&rempart);
-        let of = |path: &str| told.iter().filter(|it| it["target"].as_str().unwrap().starts_with(path)).count();
+        let of =
+            |path: &str| told.iter().filter(|it| it["target"].as_str().unwrap().starts_with(path)).count();
         (of("/page/") == 20 && of("/broken") == 1 && of("/secure") == 1).then_some(told)
     });
     let find = |target: &str| told.iter().find(|event| event["target"] == target).unwrap();

@@ -8,7 +8,12 @@ use super::*;
 
 fn usual(random: &mut Random) -> Window {
     let requests = 900 + u64::from(random.below(200));
-    Window { requests, errors: u64::from(random.below(3)), p95_us: Some(20_000 + u64::from(random.below(4_000))), held_up: 5 }
+    Window {
+        requests,
+        errors: u64::from(random.below(3)),
+        p95_us: Some(20_000 + u64::from(random.below(4_000))),
+        held_up: 5,
+    }
 }
 
 fn at(window: u64) -> Timestamp {
@@ -27,7 +32,14 @@ fn settled() -> (Watcher, Random, u64) {
 
 fn change() -> Happening {
     let message = "generation 8 came into force".to_owned();
-    Happening::new(at(715), What::GenerationActivated, Severity::Info, Component::Configuration, "reload", message)
+    Happening::new(
+        at(715),
+        What::GenerationActivated,
+        Severity::Info,
+        Component::Configuration,
+        "reload",
+        message,
+    )
 }
 
 #[test]
@@ -35,7 +47,8 @@ fn ordinary_traffic_is_no_anomaly_and_little_traffic_is_unknown() {
     settled();
     let mut watcher = Watcher::new(None);
     for window in 0..1_000 {
-        let odd = Window { requests: 20 * (window % 2), errors: 10, p95_us: Some(window * 1_000_000), held_up: 9 };
+        let odd =
+            Window { requests: 20 * (window % 2), errors: 10, p95_us: Some(window * 1_000_000), held_up: 9 };
         assert_eq!(watcher.look(&odd, at(window), Evidence::default), [], "too few requests to say anything");
     }
     let mut young = Watcher::new(None);
@@ -43,9 +56,9 @@ fn ordinary_traffic_is_no_anomaly_and_little_traffic_is_unknown() {
     for window in 0..ENOUGH_WINDOWS as u64 {
         young.look(&usual(&mut random), at(window), Evidence::default);
     }
+    assert_eq!(young.usual_rate(), None);
     let all_fail = Window { requests: 90_000, errors: 90_000, p95_us: Some(9_000_000), held_up: 0 };
     assert_eq!(young.look(&all_fail, at(61), Evidence::default), [], "less than ten minutes are known");
-    assert_eq!(young.usual_rate(), None);
 }
 
 /// What begins in the second window like this one, and that it ends.
@@ -83,7 +96,12 @@ fn what_is_unlike_it_was_begins_and_ends() {
         (Window { errors: 400, ..fine }, regulars.clone(), "error-share", CannotTell),
         (Window { p95_us: Some(900_000), ..fine }, changed(&regulars), "latency", LooksLikeOwnFault),
         (Window { held_up: 700, ..fine }, changed(&regulars), "verdict-share", LooksLikeOwnFault),
-        (Window { requests: 0, errors: 0, p95_us: None, held_up: 0 }, changed(&regulars), "request-rate", LooksLikeOwnFault),
+        (
+            Window { requests: 0, errors: 0, p95_us: None, held_up: 0 },
+            changed(&regulars),
+            "request-rate",
+            LooksLikeOwnFault,
+        ),
     ] {
         let begun = began(window, evidence);
         let [anomaly] = begun.as_slice() else { panic!("{begun:?}") };

@@ -71,7 +71,8 @@ fn minutes_are_those_of_a_slow_model() {
             let weight = 1 << random.below(3);
             let event = event(&mut random, site, status);
             let minute = (START + second) / 60 * 60_000_000;
-            let (requests, errors, bytes, durations) = model.entry((minute, site.map(str::to_owned))).or_default();
+            let (requests, errors, bytes, durations) =
+                model.entry((minute, site.map(str::to_owned))).or_default();
             *requests += u64::from(weight);
             *errors += if status >= 500 { u64::from(weight) } else { 0 };
             *bytes += event.bytes_out * u64::from(weight);
@@ -85,7 +86,8 @@ fn minutes_are_those_of_a_slow_model() {
     let minutes: Vec<_> = told.iter().flat_map(|complete| &complete.minutes).collect();
     assert_eq!(minutes.len(), model.len());
     for minute in minutes {
-        let (requests, errors, bytes, mut durations) = model.remove(&(minute.at.0, minute.site.clone())).unwrap();
+        let (requests, errors, bytes, mut durations) =
+            model.remove(&(minute.at.0, minute.site.clone())).unwrap();
         let figures = &minute.figures;
         assert_eq!((figures.requests, figures.errors(), figures.bytes_out), (requests, errors, bytes));
         assert_eq!(figures.origin_errors, errors, "all of them came from the origin");
@@ -93,7 +95,11 @@ fn minutes_are_those_of_a_slow_model() {
         let exact = durations[durations.len().div_ceil(2) - 1];
         let p50 = figures.p50_us.unwrap();
         assert!(exact <= p50 && p50 as f64 <= exact as f64 * 1.125 + 1.0, "{exact} {p50}");
-        assert_eq!(minute.details.paths.iter().map(|named| named.count).sum::<u64>(), requests, "without query");
+        assert_eq!(
+            minute.details.paths.iter().map(|named| named.count).sum::<u64>(),
+            requests,
+            "without query"
+        );
         assert!(minute.details.distinct_networks <= 55);
     }
     let samples: usize = told.iter().map(|complete| complete.samples.len()).sum();
@@ -117,11 +123,16 @@ fn the_present_is_the_last_window_and_the_open_one() {
     let mut collector = Collector::new(1, at(0));
     for second in 0..25 {
         collector.tick(at(second));
-        let (head, bytes) = frame(&[(event(&mut random, Some("shop"), 200), 2), (event(&mut random, None, 404), 1)]);
+        let (head, bytes) =
+            frame(&[(event(&mut random, Some("shop"), 200), 2), (event(&mut random, None, 404), 1)]);
         collector.take(&head, bytes, at(second));
     }
     let top = collector.top(at(25), StoreStatus::default());
-    assert_eq!((top.seconds, top.figures.requests), (15.0, 45), "10 complete seconds and 5 of the open window");
+    assert_eq!(
+        (top.seconds, top.figures.requests),
+        (15.0, 45),
+        "10 complete seconds and 5 of the open window"
+    );
     let sites: Vec<_> = top.sites.iter().map(|site| (site.site.as_deref(), site.figures.requests)).collect();
     assert_eq!(sites, [(Some("shop"), 30), (None, 15)]);
     assert_eq!(top.per_second.len(), SECONDS);
@@ -181,7 +192,9 @@ fn an_anomaly_names_the_changes_and_what_came_in() {
             collector.happened(Happening::new(at(second), what, Severity::Info, component, "reload", text));
         }
         let events: Vec<_> = (0..20)
-            .map(|number| (event(&mut random, Some("shop"), if failing && number < 10 { 502 } else { 200 }), 1))
+            .map(|number| {
+                (event(&mut random, Some("shop"), if failing && number < 10 { 502 } else { 200 }), 1)
+            })
             .collect();
         let (head, bytes) = frame(&events);
         collector.take(&head, bytes, at(second));

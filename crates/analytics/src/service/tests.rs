@@ -90,7 +90,10 @@ fn what_edges_write_is_told_to_who_follows_and_to_who_asks() {
     service.happened(vec![change()]);
     assert!(matches!(following.next(), Some(Item::Happening(_))));
     let told: Vec<_> = ask(&sockets, &events(Filter::default(), false)).collect();
-    assert!(matches!(told.as_slice(), [Item::Request(_), Item::Request(_), Item::Happening(_), Item::End]), "{told:?}");
+    assert!(
+        matches!(told.as_slice(), [Item::Request(_), Item::Request(_), Item::Happening(_), Item::End]),
+        "{told:?}"
+    );
     let told: Vec<_> = ask(&sockets, "{\"query\":\"top\"}").collect();
     let [Item::Top(top), Item::End] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!((top.figures.requests, top.figures.errors(), top.changes.len()), (2, 1, 1));

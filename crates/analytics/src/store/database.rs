@@ -104,7 +104,9 @@ impl Database {
     pub fn tidy(&mut self, settings: &AnalyticsSettings, now: Timestamp) -> Result<(), DatabaseError> {
         let before = |days: u32| now.0.saturating_sub(u64::from(days) * 86_400_000_000) as i64;
         let (minutes, samples) = (before(settings.minutes_days), before(settings.samples_days));
-        for (table, limit) in [("minute", minutes), ("lost", minutes), ("happening", minutes), ("sample", samples)] {
+        for (table, limit) in
+            [("minute", minutes), ("lost", minutes), ("happening", minutes), ("sample", samples)]
+        {
             self.0.execute(&format!("DELETE FROM {table} WHERE at < ?1"), [limit])?;
         }
         for _ in 0..ROUNDS {

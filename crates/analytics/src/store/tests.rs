@@ -109,7 +109,11 @@ fn what_is_old_goes_and_then_what_does_not_fit() {
 fn a_damaged_database_is_set_aside_and_a_new_one_begins() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.db");
-    std::fs::write(&path, "this is no database at all, and it is long enough to be read as one. ".repeat(100)).unwrap();
+    std::fs::write(
+        &path,
+        "this is no database at all, and it is long enough to be read as one. ".repeat(100),
+    )
+    .unwrap();
     let mut writer = writer(&path);
     writer.wait(vec![minute(60, "shop", 5)]);
     writer.write();

@@ -347,8 +347,7 @@ impl EdgeProcess {
         // Nor is anybody told of golden requests.
         let events = Arc::new(Events::start(self.event_socket.clone(), self.metrics.event_counts())?);
         let access_log = log.clone();
-        let options =
-            EdgeOptions { threads, seed: self.seed, metrics, access_log, events: events.clone() };
+        let options = EdgeOptions { threads, seed: self.seed, metrics, access_log, events: events.clone() };
         let edge = Edge::start(options, generation.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
         let edge = Arc::new(edge);
         parts.access_log = Some(log);

@@ -122,7 +122,8 @@ fn summary(page: &mut Page, top: &Top) {
         let name = if class == 0 { "none".to_owned() } else { format!("{class}xx") };
         classes.push(format!("{name} {}", share(*count, *requests)));
     }
-    classes.extend(top.details.protocols.iter().map(|it| format!("{} {}", it.name, share(it.count, *requests))));
+    classes
+        .extend(top.details.protocols.iter().map(|it| format!("{} {}", it.name, share(it.count, *requests))));
     let faults = [("visitor", visitor), ("edge", edge), ("origin", origin)];
     let faults: Vec<_> = faults
         .into_iter()
@@ -134,7 +135,10 @@ fn summary(page: &mut Page, top: &Top) {
     page.line(&graph(&top.per_second, page.width));
     if let Some(problem) = &top.store.problem {
         let waiting = top.store.waiting;
-        page.painted("33", &format!("! the database takes nothing ({waiting} entries wait): {}", clean(problem)));
+        page.painted(
+            "33",
+            &format!("! the database takes nothing ({waiting} entries wait): {}", clean(problem)),
+        );
     }
     if top.lost > 0 {
         page.painted("33", &format!("! {} more requests of the last minute are in no figure here", top.lost));

@@ -43,12 +43,18 @@ fn busy() -> Top {
             protocols: named(&[("http/1.1", 4_000), ("h2", 14_000)]),
             verdicts: named(&[("request-policy block", 400)]),
             origins: named(&[("http://127.0.0.1:3000", 17_000)]),
-            paths: named(&[("/", 9_000), ("/a/very/long/path/that/does/not/fit/into/a/column/of/any/terminal", 800)]),
+            paths: named(&[
+                ("/", 9_000),
+                ("/a/very/long/path/that/does/not/fit/into/a/column/of/any/terminal", 800),
+            ]),
             networks: named(&[("203.0.113.0", 3_000), ("2001:db8:1234::", 200)]),
             distinct_networks: 212,
         },
         sites: (0..30)
-            .map(|number| SiteFigures { site: (number > 0).then(|| format!("site-{number}")), figures: figures.clone() })
+            .map(|number| SiteFigures {
+                site: (number > 0).then(|| format!("site-{number}")),
+                figures: figures.clone(),
+            })
             .collect(),
         anomalies: vec![Anomaly {
             since: at,

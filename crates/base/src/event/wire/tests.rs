@@ -10,7 +10,15 @@ use crate::random::Random;
 /// An event of random content; every optional field is there half of the time.
 fn event(random: &mut Random) -> RequestEvent {
     let mut drawn = || random.next_u64();
-    let words = ["", "a", "GET", "\u{1f512}\u{e9}", "/a/long/path?with=a&query=b", "\u{0}\n\"", "x".repeat(3000).leak()];
+    let words = [
+        "",
+        "a",
+        "GET",
+        "\u{1f512}\u{e9}",
+        "/a/long/path?with=a&query=b",
+        "\u{0}\n\"",
+        "x".repeat(3000).leak(),
+    ];
     let word = |number: u64| words[(number % words.len() as u64) as usize];
     let some = |number: u64| (number % 2 == 0).then(|| word(number >> 1));
     let mut verdicts = Verdicts::default();
