@@ -140,18 +140,17 @@ pub struct Opened {
 }
 
 /// Seals a signal. `id` is a random number, which tells it from every other.
-pub fn seal(
-    signal: Signal,
-    id: u64,
-    issued: Timestamp,
-    key: &SigningKey,
-) -> Result<String, SignalError> {
+pub fn seal(signal: Signal, id: u64, issued: Timestamp, key: &SigningKey) -> Result<String, SignalError> {
     reach(&signal, issued)?;
     let letter = serde_json::to_vec(&Letter { id, issued, signal }).map_err(|_| SignalError::Malformed)?;
     let seal = key.sign(Domain::Signal, &letter);
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let text = format!("{}.{}.{}", encode(&letter), encode(&seal.key.0), encode(&seal.signature));
-    if text.len() > MAX_TEXT { Err(SignalError::Reach("it is longer than any signal may be")) } else { Ok(text) }
+    if text.len() > MAX_TEXT {
+        Err(SignalError::Reach("it is longer than any signal may be"))
+    } else {
+        Ok(text)
+    }
 }
 
 /// Reads and verifies a signal.
@@ -169,7 +168,8 @@ pub fn open(text: &str, keys: &Keyring, now: Timestamp) -> Result<Opened, Signal
     let signature: [u8; SIGNATURE_BYTES] = signature.try_into().map_err(|_| SignalError::Malformed)?;
     let seal = Seal { key: KeyId(key), signature };
     keys.verify(Domain::Signal, &letter, &seal, now)?;
-    let Letter { id, issued, signal } = serde_json::from_slice(&letter).map_err(|_| SignalError::Malformed)?;
+    let Letter { id, issued, signal } =
+        serde_json::from_slice(&letter).map_err(|_| SignalError::Malformed)?;
     if now > issued.plus(MAX_AGE) || issued > now.plus(SKEW) {
         return Err(SignalError::OutOfTime);
     }
@@ -183,10 +183,12 @@ fn reach(signal: &Signal, now: Timestamp) -> Result<(), SignalError> {
     let wrong = match signal {
         Signal::Purge { what } => {
             let sorts = ["url:", "prefix:", "host:", "tag:"];
-            let is_named =
-                |one: &String| sorts.iter().any(|sort| one.strip_prefix(sort).is_some_and(|rest| !rest.is_empty()));
-            (what.is_empty() || what.len() > MAX_PURGED || !what.iter().all(is_named))
-                .then_some("a purge names 1 to 100 things, each with its sort in front; an empty one is not \"all\"")
+            let is_named = |one: &String| {
+                sorts.iter().any(|sort| one.strip_prefix(sort).is_some_and(|rest| !rest.is_empty()))
+            };
+            (what.is_empty() || what.len() > MAX_PURGED || !what.iter().all(is_named)).then_some(
+                "a purge names 1 to 100 things, each with its sort in front; an empty one is not \"all\"",
+            )
         }
         Signal::Ban { network, until, reason } => {
             let widest = if matches!(network, IpNet::V4(_)) { WIDEST.0 } else { WIDEST.1 };
@@ -202,8 +204,9 @@ fn reach(signal: &Signal, now: Timestamp) -> Result<(), SignalError> {
         Signal::AcmeToken { challenges } => {
             (challenges.len() > MAX_PURGED).then_some("more challenges than any authority has pending")
         }
-        Signal::Revert { feed, reason } => (feed.as_deref().is_some_and(|feed| !named(feed)) || !named(reason))
-            .then_some("a feed has a name, and going back a reason"),
+        Signal::Revert { feed, reason } => (feed.as_deref().is_some_and(|feed| !named(feed))
+            || !named(reason))
+        .then_some("a feed has a name, and going back a reason"),
         Signal::Disable { module, site, reason } => {
             (!named(module) || site.as_deref().is_some_and(|site| !named(site)) || !named(reason))
                 .then_some("a switch names a module, a site or none, and a reason; a blank is not \"all\"")
@@ -265,7 +268,10 @@ mod tests {
     fn a_signal_is_read_as_it_was_sealed_and_any_change_is_noticed() {
         let text = seal(ban("192.0.2.0/24", 60), 77, NOW, &key()).unwrap();
         let opened = open(&text, &ring(), NOW).unwrap();
-        assert_eq!((opened.id, &opened.signal, opened.key), (77, &ban("192.0.2.0/24", 60), key().public().id()));
+        assert_eq!(
+            (opened.id, &opened.signal, opened.key),
+            (77, &ban("192.0.2.0/24", 60), key().public().id())
+        );
         for at in 0..text.len() {
             let mut bad = text.clone().into_bytes();
             bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
@@ -287,7 +293,8 @@ mod tests {
 
     #[test]
     fn nothing_reaches_everybody() {
-        let purge = |what: &[&str]| Signal::Purge { what: what.iter().map(|one| (*one).to_owned()).collect() };
+        let purge =
+            |what: &[&str]| Signal::Purge { what: what.iter().map(|one| (*one).to_owned()).collect() };
         let disable = |module: &str, site: Option<&str>| Signal::Disable {
             module: module.to_owned(),
             site: site.map(str::to_owned),
