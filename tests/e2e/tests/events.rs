@@ -18,7 +18,11 @@ const COMM: &str = "rempart-analyst";
 
 fn site() -> (Origin, Place) {
     let origin = Origin::answering(|request| {
-        if request.target.contains("broken") { Reply::text(503, "broken") } else { Reply::text(200, "fine") }
+        if request.target().contains("broken") {
+            Reply::text(503, "broken")
+        } else {
+            Reply::text(200, "fine")
+        }
     });
     let config = Config::new().listeners().site("shop", &[HOST]).origin(origin.url());
     let place = Place::with(&config);
