@@ -18,7 +18,22 @@ pub enum Request {
     /// What runs, since when, and what is wrong with it.
     Status,
     /// Read the configuration again and put it in force if it is good.
-    Reload,
+    Reload {
+        /// Even when it takes more away than a change may. It must be confirmed then, or is taken back.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Carry out a signal (`api::signal`), as it was sealed.
+    Signal {
+        /// Its text.
+        sealed: String,
+    },
+    /// A forced change is as wanted and shall stay.
+    Confirm {
+        /// The feed; `None` is the configuration.
+        #[serde(default)]
+        feed: Option<String>,
+    },
     /// What would change if these `key = value` lines (see `Answer::Outline`) came into force.
     Outline,
     /// Finish requests in flight, then end the process.
@@ -65,6 +80,11 @@ pub enum Answer {
         /// All of them.
         certificates: Vec<CertificateStatus>,
     },
+    /// To `Signal`: it was carried out.
+    Signalled {
+        /// What was done.
+        message: String,
+    },
     /// Done.
     Done,
     /// The request was not understood or not allowed.
@@ -87,6 +107,9 @@ pub struct ReloadOutcome {
     pub generation: String,
     /// Errors (when refused) and warnings.
     pub diagnostics: Vec<Diagnostic>,
+    /// Seconds in which it must be confirmed, when it was forced.
+    #[serde(default)]
+    pub confirm_seconds: Option<u64>,
 }
 
 /// Outcome of an upgrade.
@@ -133,6 +156,12 @@ pub enum ProcessRole {
     Draining,
     /// Gets and renews certificates.
     Keeper,
+    /// Fetches and checks data files.
+    Feeder,
+    /// Collects events.
+    Analytics,
+    /// Probes, announces, notifies.
+    Watch,
 }
 
 /// What an edge process tells of itself.

@@ -6,3 +6,5 @@ pub mod certificates;
 pub mod diagnostic;
 pub mod process;
 pub mod roles;
+pub mod seal;
+pub mod signal;

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 
 use base::happening::Happening;
 use base::time::Timestamp;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::GenerationSource;
 use crate::certificates::{AcmeSettings, Challenge};
 use crate::diagnostic::{Diagnostic, Location};
-use crate::roles::RoleSettings;
+use crate::roles::{FeedSettings, RoleSettings};
 
 /// Largest frame, in bytes: the status of ten thousand sites fits.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -103,18 +104,31 @@ pub enum Task {
     ///
     /// Descriptor: its package.
     Artefact {
+        /// Its feed: whose keys count, and what it may hold.
+        feed: FeedSettings,
+        /// It was in force before: nothing is asked about what is in force now.
+        #[serde(default)]
+        again: bool,
+        /// It may differ from what is in force as much as it likes.
+        #[serde(default)]
+        forced: bool,
+    },
+    /// Forget an artefact: nothing of this feed is in force from now on. Answer: `Done`.
+    Withdraw {
         /// The name of its feed.
         name: String,
     },
+    /// To a role beside the edge: write down what you hold; you are ended afterwards. Answer: `Done`.
+    End,
     /// What is switched off, all of it; replaces what was said before. Answer: `Done`.
     Switches {
         /// All that is off.
         switches: Vec<Switch>,
     },
-    /// A signal, sealed (`api::signal`). Answer: `Done` or `Refused`.
-    Signal {
-        /// In its envelope.
-        sealed: String,
+    /// Who is banned, all of it; replaces what was said before. Answer: `Done`.
+    Bans {
+        /// All of them.
+        bans: Vec<Ban>,
     },
     /// Only to the feeder: what became of what it offered with this number. Nothing is answered.
     Offered {
@@ -148,6 +162,10 @@ pub struct Load {
     pub number: u64,
     /// Where it comes from.
     pub from: LoadFrom,
+    /// With a configuration that is read anew and a descriptor: how it differs from that package may be beyond what a change
+    /// may take away.
+    #[serde(default)]
+    pub force: bool,
     /// What that is called towards people; kept for whoever adopts the process.
     #[serde(default)]
     pub source: GenerationSource,
@@ -204,6 +222,9 @@ pub struct Loaded {
     pub drain: DrainLimits,
     /// Certificates to be had from an authority; `None` when no site asks for it.
     pub acme: Option<AcmeSettings>,
+    /// Milliseconds that a change is watched before it is the one to go back to.
+    #[serde(default)]
+    pub bake_ms: u64,
     /// What the roles beside the edge shall do; one that is not here is not wanted.
     #[serde(default)]
     pub roles: Vec<RoleSettings>,
@@ -333,6 +354,17 @@ pub struct SetAside {
     pub remaining_ms: u64,
     /// How often in a row it has been set aside.
     pub times: u32,
+}
+
+/// A network that is turned away for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// Which.
+    pub network: IpNet,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: String,
 }
 
 /// A module that is switched off, everywhere or at one site.

@@ -49,7 +49,13 @@ pub enum Command {
     /// Check a configuration without putting it in force, and show what would change.
     Check(CheckArguments),
     /// Have the running Rempart read its configuration again.
-    Reload(Place),
+    Reload(ReloadArguments),
+    /// Say that a forced change is as wanted; without that it is taken back after ten minutes.
+    Confirm(ConfirmArguments),
+    /// Turn a network away for a while, at once.
+    Ban(BanArguments),
+    /// Go back to the last good generation of the configuration or of a feed, at once.
+    Revert(RevertArguments),
     /// Show what runs, and what is wrong with it.
     Status(Place),
     /// Replace the running Rempart by another binary, without losing a connection; back to the old one if it does not do
@@ -101,6 +107,56 @@ pub struct Place {
     /// The admin socket [default: admin.sock in the state folder].
     #[arg(long, global = true, value_name = "SOCKET", value_hint = ValueHint::FilePath, env = "REMPART_ADMIN")]
     pub admin: Option<PathBuf>,
+}
+
+/// Arguments of `reload`.
+#[derive(Args, Debug)]
+pub struct ReloadArguments {
+    /// Take it even when hosts or origins go that a change may not take away by itself. `rempart confirm` has to follow.
+    #[arg(long)]
+    pub force: bool,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `ban`.
+#[derive(Args, Debug)]
+pub struct BanArguments {
+    /// An address or a network, such as 192.0.2.0/24; a /16 of IPv4 or a /32 of IPv6 at most.
+    pub network: String,
+    /// Minutes, up to a day.
+    #[arg(long = "for", value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    pub minutes: u64,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: String,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `revert`.
+#[derive(Args, Debug)]
+pub struct RevertArguments {
+    /// The feed; the configuration, if none is named.
+    pub feed: Option<String>,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: String,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `confirm`.
+#[derive(Args, Debug)]
+pub struct ConfirmArguments {
+    /// The feed whose change it was; the configuration's, if none is named.
+    pub feed: Option<String>,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Arguments of `run`.

@@ -14,6 +14,7 @@ mod reference;
 mod report;
 mod role;
 mod run;
+mod signals;
 mod sources;
 mod state;
 mod supervisor;
@@ -27,7 +28,8 @@ use anyhow::bail;
 use api::admin::{Answer, Request};
 use clap::{CommandFactory as _, Parser as _};
 use cli::{
-    CertsArguments, CertsCommand, CheckArguments, Cli, Command, DemoArguments, Place, UpgradeArguments,
+    CertsArguments, CertsCommand, CheckArguments, Cli, Command, ConfirmArguments, DemoArguments, Place,
+    ReloadArguments, UpgradeArguments,
 };
 use edge::telemetry::access_log::LogCounts;
 use edge::telemetry::metrics::Metrics;
@@ -65,7 +67,10 @@ pub fn main() -> ExitCode {
         Some(Command::Run(arguments)) => run::run(&arguments, &terminal),
         Some(Command::Demo(arguments)) => run::run_demo(&arguments, &terminal),
         Some(Command::Check(arguments)) => check(&arguments, &terminal),
-        Some(Command::Reload(place)) => reload(&place, &terminal),
+        Some(Command::Reload(arguments)) => reload(&arguments, &terminal),
+        Some(Command::Confirm(arguments)) => confirm(&arguments, &terminal),
+        Some(Command::Ban(arguments)) => signals::ban(&arguments, &terminal),
+        Some(Command::Revert(arguments)) => signals::revert(&arguments, &terminal),
         Some(Command::Status(place)) => status(&place, &terminal),
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
@@ -123,8 +128,19 @@ fn unreached(terminal: &Terminal, error: &anyhow::Error) -> u8 {
     EXIT_UNREACHED
 }
 
-fn reload(place: &Place, terminal: &Terminal) -> anyhow::Result<u8> {
-    let outcome = match ask(place, &Request::Reload) {
+fn confirm(arguments: &ConfirmArguments, terminal: &Terminal) -> anyhow::Result<u8> {
+    match ask(&arguments.place, &Request::Confirm { feed: arguments.feed.clone() }) {
+        Err(error) => return Ok(unreached(terminal, &error)),
+        Ok(Answer::Done) if terminal.json => terminal.print_json(&json!({ "confirmed": true })),
+        Ok(Answer::Done) => terminal.print("confirmed: it stays in force"),
+        Ok(Answer::Refused { message }) => bail!(message),
+        Ok(other) => bail!("unexpected answer {other:?}"),
+    }
+    Ok(EXIT_OK)
+}
+
+fn reload(arguments: &ReloadArguments, terminal: &Terminal) -> anyhow::Result<u8> {
+    let outcome = match ask(&arguments.place, &Request::Reload { force: arguments.force }) {
         Err(error) => return Ok(unreached(terminal, &error)),
         Ok(Answer::Reload(outcome)) => outcome,
         Ok(Answer::Refused { message }) => bail!(message),

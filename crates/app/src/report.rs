@@ -100,6 +100,12 @@ impl Terminal {
                 self.diagnostics(&outcome.diagnostics);
                 let done = self.paint(self.colour, "32", "in force");
                 self.print(&format!("generation {} ({short}) is {done}", outcome.number));
+                if let Some(seconds) = outcome.confirm_seconds {
+                    let minutes = seconds / 60;
+                    self.print(&format!(
+                        "run `rempart confirm` within {minutes} minutes, or it is taken back"
+                    ));
+                }
             }
             (true, false) => {
                 self.diagnostics(&outcome.diagnostics);
@@ -232,6 +238,9 @@ fn processes(status: &Status) -> String {
             ProcessRole::Taster => "taster",
             ProcessRole::Draining => "draining",
             ProcessRole::Keeper => "keeper",
+            ProcessRole::Feeder => "feeder",
+            ProcessRole::Analytics => "analytics",
+            ProcessRole::Watch => "watch",
         };
         text += &format!(
             "  process  {role:<10} pid {:<8} {:>5} MiB, up {}\n",

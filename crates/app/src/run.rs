@@ -125,7 +125,7 @@ fn demo_site() -> anyhow::Result<u8> {
 fn launch(state: &Path, terminal: &Terminal) -> Launch {
     let mut options = vec![format!("--colour={}", if terminal.error_colour { "always" } else { "never" })];
     options.extend(terminal.json.then(|| "--json".to_owned()));
-    Launch { program: own_program(), state: state.to_owned(), options }
+    Launch { program: own_program(), state: state.to_owned(), options, journal: std::sync::Arc::default() }
 }
 
 /// One of the processes that a supervisor starts; its orders come over standard input.

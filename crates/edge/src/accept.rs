@@ -121,6 +121,8 @@ fn turn_away(stream: TcpStream, state: &ListenerState, reason: ConnectionRefused
     }
     let Ok(mut stream) = stream.into_std() else { return };
     let answer = match reason {
+        // Told nothing: each word would be work for a client that is known to attack.
+        ConnectionRefused::Banned => return,
         ConnectionRefused::AddressConnections
         | ConnectionRefused::AddressRate
         | ConnectionRefused::AddressHandshakes => TOO_MANY,

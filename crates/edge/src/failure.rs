@@ -64,6 +64,8 @@ pub enum Failure {
     OriginBadResponse,
     /// The origin did not answer in time.
     OriginTimeout,
+    /// The client's network is banned for a while.
+    Banned,
     /// The process is short of memory or file descriptors.
     Overloaded,
     /// Something went wrong inside the edge.
@@ -93,6 +95,7 @@ impl Failure {
             Self::NoConfiguration => (503, 503, Edge, "no_configuration", Some(30)),
             Self::ClientCertificate => (403, 403, Visitor, "client_certificate_required", None),
             Self::ClientCertificateElsewhere => (421, 421, Visitor, "client_certificate_required", None),
+            Self::Banned => (403, 403, Visitor, "banned", None),
             Self::Loop => (508, 508, Edge, LOOP, None),
             Self::BodyTooLarge => (413, 413, Visitor, "body_too_large", None),
             Self::BodyTimeout => (408, 408, Visitor, "request_timeout", None),

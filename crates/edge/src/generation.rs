@@ -12,6 +12,8 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use snapshot::generation::{Origin, Site, Snapshot};
 
+use crate::artefacts::Artefacts;
+use crate::bans::Bans;
 use crate::telemetry::metrics::{Metrics, SiteMetrics};
 use crate::tls::certificates::Expired;
 use crate::tls::{
@@ -36,6 +38,10 @@ pub struct Generation {
     pub certificates: Arc<Certificates>,
     /// What authorities will look for; the same in every generation.
     pub challenges: Arc<Challenges>,
+    /// Who is banned; the same in every generation.
+    pub bans: Arc<Bans>,
+    /// Artefacts beside the configuration; the same in every generation.
+    pub artefacts: Arc<Artefacts>,
 }
 
 /// One site, ready.
@@ -84,6 +90,8 @@ pub struct Loader {
     budgets: Mutex<HashMap<String, Arc<RetryBudget>>>,
     pools: Mutex<HashMap<String, PoolKey>>,
     wanted: Arc<Wanted>,
+    bans: Arc<Bans>,
+    artefacts: Arc<Artefacts>,
     /// Counters of the whole process.
     pub metrics: Arc<Metrics>,
 }
@@ -103,6 +111,8 @@ impl Loader {
             budgets: Mutex::default(),
             pools: Mutex::default(),
             wanted: Arc::default(),
+            bans: Arc::default(),
+            artefacts: Arc::default(),
             metrics,
         })
     }
@@ -115,6 +125,16 @@ impl Loader {
     /// What certificate authorities look for.
     pub fn challenges(&self) -> &Arc<Challenges> {
         self.server_tls.challenges()
+    }
+
+    /// Artefacts beside the configuration.
+    pub fn artefacts(&self) -> &Arc<Artefacts> {
+        &self.artefacts
+    }
+
+    /// Who is banned.
+    pub fn bans(&self) -> &Arc<Bans> {
+        &self.bans
     }
 
     /// Names visitors asked for that may be had on demand and have no certificate yet.
@@ -148,7 +168,8 @@ impl Loader {
         let (Ok((certificates, tls)), true) = (loaded, errors.is_empty()) else { return Err(errors) };
         let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
         let challenges = self.challenges().clone();
-        Ok(Generation { number, snapshot, sites, tls, certificates, challenges })
+        let (bans, artefacts) = (self.bans.clone(), self.artefacts.clone());
+        Ok(Generation { number, snapshot, sites, tls, certificates, challenges, bans, artefacts })
     }
 
     /// Origins that are set aside now, for a process that takes over; at most `health::MAX_SET_ASIDE`.

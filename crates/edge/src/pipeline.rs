@@ -87,6 +87,9 @@ pub async fn serve(
     if generation.snapshot.is_defaults {
         return fail(Failure::NoConfiguration, Some(head), Compatibility::Neutral, trail);
     }
+    if generation.bans.contains(client.address) {
+        return fail(Failure::Banned, Some(head), Compatibility::Neutral, trail);
+    }
     let Some(site) = find_site(&generation, &head.authority) else {
         return fail(Failure::UnknownHost, Some(head), Compatibility::Neutral, trail);
     };

@@ -345,6 +345,9 @@ async fn keep_house(worker: Rc<Worker>, index: usize) {
             worker.events.borrow_mut().flush();
         }
         worker.relieve(now);
+        if index == 0 {
+            worker.generation().bans.expire(worker.wall_clock_at(now.into_std()));
+        }
         if now.duration_since(swept) >= POOL_SWEEP {
             swept = now;
             worker.pools.sweep(POOL_MAX_IDLE, now);

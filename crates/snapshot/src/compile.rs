@@ -211,6 +211,7 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
         sites,
         hosts,
         standby: desired.standby,
+        bake: desired.bake.into(),
         acme,
         is_defaults: false,
     }

@@ -21,6 +21,10 @@ pub struct Desired {
     /// Whether a second process waits, with everything loaded, to take over at once should the serving one fail. It takes
     /// memory: `false` is for very small machines, where a failure then costs the time of a start.
     pub standby: bool,
+    /// How long a change (of this file, of a data file) is watched after it came into force, before it is the one to go back to
+    /// when a later one fails.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d"))]
+    pub bake: Period,
     /// Addresses to listen on; at least one.
     #[schemars(length(max = 64))]
     pub listen: Vec<Listen>,
@@ -50,6 +54,7 @@ impl Default for Desired {
         Self {
             via: "rempart".to_owned(),
             standby: true,
+            bake: Period::seconds(60),
             listen: Vec::new(),
             trust: Trust::default(),
             metrics: Metrics::default(),

@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub drain: Drain,
     /// Whether a second process waits, with this generation loaded, to take over.
     pub standby: bool,
+    /// How long a change is watched before it is the one to go back to.
+    pub bake: Duration,
     /// Certificates from an authority; `None` when no site asks for it.
     pub acme: Option<Acme>,
     /// Compiled-in defaults, because no generation could be used: no sites, every request gets 503.

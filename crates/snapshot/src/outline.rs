@@ -101,6 +101,7 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.add("drain.tunnels", period(snapshot.drain.tunnels));
     lines.analytics(snapshot.analytics);
     lines.add("standby", snapshot.standby);
+    lines.add("bake", period(snapshot.bake));
     if let Some(acme) = &snapshot.acme {
         lines.acme(acme);
     }

@@ -148,6 +148,7 @@ const KEYS: &[&str] = &[
     "max_connections",
     "queue",
     "body_rate",
+    "bake",
     "analytics",
     "enabled",
     "keep_minutes",

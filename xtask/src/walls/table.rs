@@ -117,7 +117,7 @@ pub struct Foreign {
 
 /// Protocol libraries and their homes.
 pub const FOREIGN: &[Foreign] = &[
-    Foreign { path: "aws_lc_rs", homes: &["crates/edge/src/tls/"] },
+    Foreign { path: "aws_lc_rs", homes: &["crates/edge/src/tls/", "crates/api/src/seal.rs"] },
     Foreign { path: "h2", homes: &["crates/edge/src/h2/"] },
     Foreign { path: "instant_acme", homes: &["crates/acme/"] },
     Foreign { path: "hickory_resolver", homes: &["crates/edge/src/upstream/resolve.rs"] },

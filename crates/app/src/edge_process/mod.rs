@@ -3,6 +3,7 @@
 //! Taster, standby and edge are the same program in this order: `Load`, `Rehearse`, wait, `Activate`. When the supervisor
 //! goes away, an edge that serves goes on serving and waits to be adopted; any other process ends.
 
+mod difference;
 mod expiry;
 mod orphan;
 mod roles;
@@ -23,6 +24,8 @@ use api::process::{
     Activate, DrainLimits, ListenerOrder, Load, LoadFrom, Loaded, MetricsOrder, Order, Reply, Supervision,
     Task, TicketKey, WantedListener, Watched, Word,
 };
+use api::roles::FeedSettings;
+use edge::artefacts::Manner;
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
 use edge::telemetry::events::Events;
@@ -219,6 +222,19 @@ impl EdgeProcess {
                 Err(error) => refused("ticket-keys", error.to_string()),
             },
             Task::Challenges { challenges } => self.set_challenges(&challenges),
+            Task::Artefact { feed, again, forced } => self.load_artefact(&feed, again, forced, descriptors),
+            Task::Bans { bans } => {
+                let list: Vec<_> = bans.iter().map(|ban| (ban.network, ban.until)).collect();
+                let beyond = self.builder.loader.bans().set(&list);
+                if beyond > 0 {
+                    tracing::warn!(beyond, "more networks are banned than there is room for");
+                }
+                Reply::Done
+            }
+            Task::Withdraw { name } => {
+                self.builder.loader.artefacts().withdraw(&name);
+                Reply::Done
+            }
             Task::Hold => {
                 self.lock().held = descriptors.into_iter().next();
                 Reply::Done
@@ -227,21 +243,47 @@ impl EdgeProcess {
                 self.tell_metrics(&supervision);
                 Reply::Done
             }
+            Task::Switches { .. } => {
+                refused("no-modules", "there is nothing yet that can be switched".to_owned())
+            }
             Task::Keep { .. }
             | Task::Certificate { .. }
             | Task::Published { .. }
             | Task::Wanted { .. }
             | Task::Settings { .. }
+            | Task::End
             | Task::Happened { .. }
             | Task::Offered { .. }
-            | Task::Feed { .. }
-            | Task::Artefact { .. }
-            | Task::Switches { .. }
-            | Task::Signal { .. } => {
+            | Task::Feed { .. } => {
                 refused("not-this-role", "an edge process does nothing of that".to_owned())
             }
         };
         (reply, Vec::new())
+    }
+
+    fn load_artefact(
+        &self,
+        feed: &FeedSettings,
+        again: bool,
+        forced: bool,
+        descriptors: Vec<OwnedFd>,
+    ) -> Reply {
+        let Some(package) = descriptors.into_iter().next().map(File::from) else {
+            return refused("no-package", "an order came without its package".to_owned());
+        };
+        let bytes = match package::bytes(&package) {
+            Ok(bytes) => bytes,
+            Err(error) => return refused("no-package", error.to_string()),
+        };
+        let manner = match (again, forced) {
+            (true, _) => Manner::Again,
+            (false, true) => Manner::Forced,
+            (false, false) => Manner::Next,
+        };
+        match self.builder.loader.artefacts().load(feed, &bytes, manner, now()) {
+            Ok(()) => Reply::Done,
+            Err(diagnostics) => Reply::Refused { diagnostics },
+        }
     }
 
     fn set_challenges(&self, challenges: &[api::certificates::Challenge]) -> Reply {
@@ -278,6 +320,10 @@ impl EdgeProcess {
         let is_package = matches!(load.from, LoadFrom::Package { .. });
         let (sources, mode) = self.gather(load.from, given.as_ref())?;
         let built = self.builder.build(&sources, number, mode)?;
+        // A package was judged when it was read from files.
+        if let Some(before) = given.as_ref().filter(|_| !is_package && !load.force) {
+            difference::judge(before, &built.compiled)?;
+        }
         self.get_ready(number, built, &sources, source, given.filter(|_| is_package))
     }
 
@@ -560,6 +606,7 @@ fn describe(
         metrics: compiled.metrics,
         watched,
         standby: compiled.standby,
+        bake_ms: milliseconds(compiled.bake),
         drain: DrainLimits {
             idle_ms: milliseconds(compiled.drain.idle),
             requests_ms: milliseconds(compiled.drain.requests),

@@ -6,15 +6,19 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::admin::{GenerationSource, Refusal};
+use api::admin::{GenerationSource, ProcessRole, Refusal};
 use api::certificates::Challenge;
 use api::diagnostic::Diagnostic;
-use api::process::{Activate, Loaded, MetricsOrder, SetAside, Supervision, Task, TicketKey};
+use api::process::{
+    Activate, Ban, Load, LoadFrom, Loaded, MetricsOrder, SetAside, Supervision, Task, TicketKey,
+};
 use base::time::Timestamp;
 use rustix::process::Pid;
 
+use super::artefacts::Artefacts;
 use super::child::{AskError, Child};
 use super::sockets::Sockets;
+use crate::builder::now;
 
 /// Time for an edge to take sockets over; it has everything loaded.
 const TAKE_OVER: Duration = Duration::from_secs(2);
@@ -38,6 +42,28 @@ pub struct Force {
     pub package: File,
     /// What should have followed it and did not.
     pub warnings: Vec<Diagnostic>,
+    /// Until when it is watched; `None` once it is the one to go back to, and for what never is.
+    pub bake: Option<Instant>,
+}
+
+impl Force {
+    /// Comes into force now, and is watched from now on, unless it is what is gone back to anyway.
+    pub fn now(loaded: Loaded, source: GenerationSource, package: File) -> Self {
+        let is_new = !matches!(source, GenerationSource::LastGood | GenerationSource::Defaults);
+        let bake = is_new.then(|| Instant::now() + Duration::from_millis(loaded.bake_ms));
+        let (since, warnings) = (now(), loaded.diagnostics.clone());
+        Self { loaded, source, since, package, warnings, bake }
+    }
+}
+
+/// A forced configuration that waits to be confirmed, and what is gone back to if it is not.
+pub struct Unconfirmed {
+    /// Until when.
+    pub until: Instant,
+    /// The one before.
+    pub package: File,
+    /// Where that came from.
+    pub source: GenerationSource,
 }
 
 /// The standby, and which generation it has loaded.
@@ -64,10 +90,18 @@ pub struct Fleet {
     pub left_over: Vec<Pid>,
     /// The keeper of certificates.
     pub keeper: Option<Arc<Child>>,
+    /// Feeder, analytics, watch.
+    pub roles: Vec<(ProcessRole, Arc<Child>)>,
+    /// Artefacts other than the configuration.
+    pub artefacts: Artefacts,
+    /// Who is banned.
+    pub bans: Vec<Ban>,
     /// Their sockets.
     pub sockets: Sockets,
     /// The generation in force.
     pub force: Force,
+    /// What is in force was forced, and waits to be confirmed.
+    pub unconfirmed: Option<Unconfirmed>,
     /// Highest number given to a generation.
     pub highest: u64,
     /// The last configuration that was not taken.
@@ -126,6 +160,26 @@ impl Fleet {
         Ok(())
     }
 
+    /// The order that has another process load what is in force.
+    pub fn load_in_force(&self) -> Load {
+        let Force { loaded, source, .. } = &self.force;
+        let from = match source {
+            GenerationSource::Defaults => LoadFrom::Defaults { listeners: loaded.listeners.clone() },
+            _ => LoadFrom::Package { served: true },
+        };
+        Load { number: loaded.number, from, source: *source, force: false }
+    }
+
+    /// The process of a role, while it runs.
+    pub fn role(&self, role: ProcessRole) -> Option<Arc<Child>> {
+        self.roles.iter().find(|(shown, _)| *shown == role).map(|(_, child)| child.clone())
+    }
+
+    /// How long a change is watched before it is the one to go back to.
+    pub fn bake(&self) -> Duration {
+        Duration::from_millis(self.force.loaded.bake_ms)
+    }
+
     /// Whether a standby is wanted and there is none.
     pub fn lacks_standby(&self) -> bool {
         !self.ending
@@ -166,8 +220,8 @@ impl Fleet {
     }
 
     /// Every process there is, with its role.
-    pub fn processes(&self) -> Vec<(api::admin::ProcessRole, Arc<Child>)> {
-        use api::admin::ProcessRole::{Draining, Edge, Keeper, Standby, Taster};
+    pub fn processes(&self) -> Vec<(ProcessRole, Arc<Child>)> {
+        use ProcessRole::{Draining, Edge, Keeper, Standby, Taster};
         let one = |role, child: &Option<Arc<Child>>| {
             child.iter().map(|child| (role, child.clone())).collect::<Vec<_>>()
         };
@@ -177,6 +231,7 @@ impl Fleet {
         all.extend(one(Edge, &self.trial));
         all.extend(self.draining.iter().map(|child| (Draining, child.clone())));
         all.extend(one(Keeper, &self.keeper));
+        all.extend(self.roles.iter().cloned());
         all
     }
 }

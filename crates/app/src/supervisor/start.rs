@@ -10,13 +10,16 @@ use std::time::Instant;
 use api::admin::{GenerationSource, Refusal};
 use api::diagnostic::Diagnostic;
 use api::process::{Adopted, Load, LoadFrom, Loaded, Reply, Supervision, Task, TicketKey};
+use api::seal::Keyring;
 
+use super::artefacts::{Artefacts, furnish_at_start};
 use super::child::Child;
 use super::control::not_kept;
 use super::fleet::{Fleet, Force};
+use super::journal::Journal;
 use super::notify::Notify;
 use super::sockets::Sockets;
-use super::taste::{Tasted, taste};
+use super::taste::{Dish, Tasted, taste};
 use super::{Event, LOAD, Origin, Settings, Supervisor, longest, start_edge, tickets};
 use crate::builder::{now, rfc3339};
 use crate::edge_process::COMMAND_LINE;
@@ -46,7 +49,7 @@ pub fn start(
     notify: Notify,
     events: mpsc::SyncSender<Event>,
 ) -> anyhow::Result<Result<(Supervisor, Option<UnixListener>), StartError>> {
-    let adopted = adopt(&state);
+    let adopted = adopt(&state, &settings.launch.journal);
     let is_adopted = adopted.is_some();
     let mut seen = Supervision::default();
     let mut admin = None;
@@ -70,7 +73,6 @@ pub fn start(
     };
     let First { child, loaded, package, source, refused } = first;
     let highest = state.highest().max(loaded.number);
-    let warnings = loaded.diagnostics.clone();
     let fleet = Fleet {
         active: Some(child.clone()),
         standby: None,
@@ -82,8 +84,12 @@ pub fn start(
             .filter(|pid| pid.as_raw_nonzero().get().cast_unsigned() != child.pid)
             .collect(),
         keeper: None,
+        artefacts: Artefacts::default(),
+        bans: Vec::new(),
+        roles: Vec::new(),
         sockets,
-        force: Force { loaded, source, since: now(), package, warnings },
+        force: Force::now(loaded, source, package),
+        unconfirmed: None,
         highest,
         refused,
         supervision: seen,
@@ -95,9 +101,13 @@ pub fn start(
         given_up: HashMap::new(),
         ending: false,
     };
+    let keys = Keyring::new([state.machine_key()?.public().into()])?;
     let supervisor = Supervisor {
+        keys,
+        meter: Mutex::default(),
         origin: settings.origin,
         state,
+        journal: settings.launch.journal.clone(),
         launch: Mutex::new(settings.launch),
         taste: settings.taste,
         notify,
@@ -106,10 +116,13 @@ pub fn start(
         fleet: Mutex::new(fleet),
         events,
     };
+    // An adopted edge has them; loading them again tells which, and changes nothing.
+    let child = furnish_at_start(&supervisor, child)?;
+    supervisor.fleet().active = Some(child.clone());
     if is_adopted {
         child.tell(Task::Tickets { keys: supervisor.fleet().tickets.clone() });
         // What was changed while nobody looked.
-        supervisor.reload();
+        supervisor.reload("start", false);
     } else {
         serve_first(&supervisor, &child)?;
     }
@@ -143,8 +156,14 @@ fn first_generation(
     keys: &[TicketKey],
 ) -> anyhow::Result<Result<First, StartError>> {
     let number = state.highest() + 1;
-    let load = Load { number, from: settings.origin.load_from(), source: settings.origin.source() };
-    let attempt = taste(&settings.launch, settings.taste, load, None, keys, None);
+    let load =
+        Load { number, from: settings.origin.load_from(), source: settings.origin.source(), force: false };
+    let attempt = taste(
+        &settings.launch,
+        settings.taste,
+        Dish { load, package: None, artefacts: &[], tickets: keys },
+        None,
+    );
     let diagnostics = match attempt.and_then(|tasted| listen(sockets, tasted)) {
         Ok(Tasted { child, loaded, package }) => {
             let source = settings.origin.source();
@@ -156,9 +175,14 @@ fn first_generation(
     // What was once made from options is nothing a file can fall back to, and the other way round.
     let Origin::File(_) = settings.origin else { return Ok(Err(StartError(diagnostics))) };
     for (number, package) in state.stored() {
-        let load =
-            Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
-        let tasted = taste(&settings.launch, settings.taste, load, Some(&package), keys, None);
+        let load = Load {
+            number,
+            from: LoadFrom::Package { served: true },
+            source: GenerationSource::LastGood,
+            force: false,
+        };
+        let dish = Dish { load, package: Some(&package), artefacts: &[], tickets: keys };
+        let tasted = taste(&settings.launch, settings.taste, dish, None);
         match tasted.and_then(|tasted| listen(sockets, tasted)) {
             Ok(Tasted { child, loaded, package }) if loaded.file != COMMAND_LINE => {
                 let source = GenerationSource::LastGood;
@@ -179,7 +203,12 @@ fn first_generation(
         return Ok(Err(StartError(diagnostics)));
     }
     let child = start_edge(&settings.launch, keys)?;
-    let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
+    let load = Load {
+        number,
+        from: LoadFrom::Defaults { listeners },
+        source: GenerationSource::Defaults,
+        force: false,
+    };
     let (reply, given) = child.ask(Task::Load(load), &[], LOAD)?;
     let (Reply::Loaded(loaded), Some(package)) = (reply, given.into_iter().next()) else {
         anyhow::bail!("an edge answered something unexpected")
@@ -211,7 +240,7 @@ fn listen(sockets: &mut Sockets, tasted: Tasted) -> Result<Tasted, Vec<Diagnosti
 type Found = (Arc<Child>, Adopted, File, Vec<std::os::fd::OwnedFd>, Loaded);
 
 /// Edges that run without a supervisor: the one with the newest generation is taken, others are told to drain.
-fn adopt(state: &StateFolder) -> Option<Found> {
+fn adopt(state: &StateFolder, journal: &Arc<Journal>) -> Option<Found> {
     let mut best: Option<Found> = None;
     let folder = std::fs::read_dir(state::edges(state.path())).ok()?;
     for entry in folder.flatten().take(MAX_ADOPTED) {
@@ -224,7 +253,7 @@ fn adopt(state: &StateFolder) -> Option<Found> {
                 continue;
             }
         };
-        let (child, adopted, descriptors) = match Child::adopt(stream) {
+        let (child, adopted, descriptors) = match Child::adopt(stream, journal) {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "an edge that was running could not be adopted");

@@ -42,6 +42,7 @@ pub fn defaults(listeners: &[(SocketAddr, bool)]) -> Snapshot {
         analytics: kept(&desired.analytics),
         drain: (&desired.drain).into(),
         standby: desired.standby,
+        bake: desired.bake.into(),
         acme: None,
         is_defaults: true,
     }

@@ -106,6 +106,7 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
         analytics: None,
         drain: Drain::default(),
         standby: true,
+        bake: std::time::Duration::from_secs(60),
         acme: None,
         is_defaults: false,
     })

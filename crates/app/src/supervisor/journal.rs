@@ -1,0 +1,78 @@
+//! What happened, kept for a while: every process tells the journal, and roles that collect or announce read from it.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use base::happening::{Component, Happening, Severity, What};
+
+use crate::builder::now;
+
+/// Happenings kept; what is older than these is in the processes' log only.
+const KEPT: usize = 1024;
+
+/// The last happenings, each with its number.
+#[derive(Default)]
+pub struct Journal(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// Number of the next one.
+    next: u64,
+    happenings: VecDeque<Happening>,
+}
+
+impl Journal {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one in; the oldest goes when there is no room.
+    pub fn tell(&self, happening: Happening) {
+        let mut kept = self.lock();
+        if kept.happenings.len() == KEPT {
+            kept.happenings.pop_front();
+        }
+        kept.next += 1;
+        kept.happenings.push_back(happening);
+    }
+
+    /// Makes one of what happened just now.
+    pub fn note(&self, what: What, severity: Severity, component: Component, cause: &str, message: String) {
+        self.tell(Happening::new(now(), what, severity, component, cause, message));
+    }
+
+    /// At most `limit` of those from this number on, and the number to go on from. What has been forgotten is left out.
+    pub fn since(&self, number: u64, limit: usize) -> (Vec<Happening>, u64) {
+        let kept = self.lock();
+        let first = kept.next - kept.happenings.len() as u64;
+        let skipped = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
+        let taken: Vec<_> = kept.happenings.iter().skip(skipped).take(limit).cloned().collect();
+        let next = number.max(first) + taken.len() as u64;
+        (taken, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_reads_on_from_where_they_were() {
+        let journal = Journal::default();
+        let tell = |cause: &str| {
+            journal.note(What::Upgraded, Severity::Info, Component::Delivery, cause, String::new());
+        };
+        let causes = |taken: &[Happening]| taken.iter().map(|one| one.cause.clone()).collect::<Vec<_>>();
+        tell("a");
+        tell("b");
+        let (taken, next) = journal.since(0, 10);
+        assert_eq!((causes(&taken), next), (vec!["a".to_owned(), "b".to_owned()], 2));
+        assert_eq!(journal.since(next, 10), (vec![], 2));
+        tell("c");
+        assert_eq!(causes(&journal.since(1, 1).0), ["b"]);
+        assert_eq!(causes(&journal.since(next, 10).0), ["c"]);
+        (0..KEPT).for_each(|number| tell(&number.to_string()));
+        let (taken, next) = journal.since(next, 2);
+        assert_eq!((causes(&taken), next), (vec!["0".to_owned(), "1".to_owned()], 5));
+    }
+}

@@ -1,0 +1,3 @@
+//! Data files: fetched, checked, and the last good ones kept.
+
+pub mod store;

@@ -1,0 +1,83 @@
+//! The store through crashes, damage and many generations.
+
+use api::seal::SigningKey;
+use base::time::Timestamp;
+use snapshot::kind;
+use snapshot::package::{Draft, pack};
+
+use super::*;
+
+fn made(generation: u64) -> Vec<u8> {
+    let kind = kind::find("table").unwrap();
+    let text = format!("#columns key:text\nrow-{generation}\n");
+    let content = kind.read(text.as_bytes(), Timestamp(1)).unwrap();
+    let draft = Draft {
+        name: "features".to_owned(),
+        generation,
+        created: Timestamp(1),
+        expires: None,
+        source: String::new(),
+        query_hash: None,
+    };
+    let key = SigningKey::from_seed(&[1; 32]).unwrap();
+    pack(draft, kind::describe(kind, &content), text.as_bytes(), &key).unwrap()
+}
+
+fn numbers(store: &Store) -> Vec<u64> {
+    store.candidates().into_iter().map(|(generation, _)| generation).collect()
+}
+
+#[test]
+fn five_are_kept_and_those_that_matter_come_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "features").unwrap();
+    assert_eq!((numbers(&store), store.highest_ever()), (vec![], 0));
+    for generation in 1..=9 {
+        store.put(&made(generation), generation).unwrap();
+        if generation == 2 {
+            store.mark_good(2).unwrap();
+        }
+        if generation == 3 {
+            store.mark_active(3).unwrap();
+        }
+    }
+    assert_eq!(numbers(&store), [3, 2, 9, 8, 7, 6, 5]);
+    assert_eq!((store.active(), store.good(), store.highest_ever()), (Some(3), Some(2), 9));
+    fs::remove_file(store.file(9)).unwrap();
+    assert_eq!(store.highest_ever(), 9, "numbers never go back");
+    assert!(Store::open(folder.path(), "../x").is_err());
+}
+
+#[test]
+fn what_is_damaged_is_set_aside_and_the_one_before_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "features").unwrap();
+    for generation in 1..=2 {
+        store.put(&made(generation), generation).unwrap();
+        store.mark_active(generation).unwrap();
+    }
+    let path = store.file(2);
+    let good = fs::read(&path).unwrap();
+    for cut in [0, 1, good.len() / 2, good.len() - 1] {
+        fs::write(&path, &good[..cut]).unwrap();
+        assert_eq!(numbers(&store), [1], "cut at {cut}");
+        assert!(!path.exists());
+    }
+    fs::write(store.marks_file(), "{\"active\":").unwrap();
+    assert_eq!((numbers(&store), store.active()), (vec![1], None));
+    store.mark_active(1).unwrap();
+    assert_eq!(store.active(), Some(1));
+}
+
+#[test]
+fn a_half_written_file_is_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "features").unwrap();
+    store.put(&made(1), 1).unwrap();
+    // What a crash in the middle of `put` and of `mark_active` leaves behind.
+    fs::write(store.file(2).with_extension("new"), &made(2)[..40]).unwrap();
+    fs::write(store.marks_file().with_extension("new"), "{").unwrap();
+    assert_eq!((numbers(&store), store.highest_ever()), (vec![1], 1));
+    store.put(&made(2), 2).unwrap();
+    assert_eq!(numbers(&store), [2, 1]);
+}

@@ -1,0 +1,79 @@
+//! Certificates with their private keys, by the name each is for. JSON, an object of PEM texts (RFC 7468), chain and key in one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::diagnostic::Diagnostic;
+use base::time::Timestamp;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{Class, Content, Kind, OnFailure, Value, error};
+use crate::package::Caps;
+
+/// The kind.
+pub struct Certificates;
+
+impl Kind for Certificates {
+    fn name(&self) -> &'static str {
+        "certificates"
+    }
+
+    fn schema(&self) -> u32 {
+        1
+    }
+
+    fn consumers(&self) -> (u32, u32) {
+        (1, 1)
+    }
+
+    fn caps(&self) -> Caps {
+        Caps { bytes: 64 << 20, entries: 100_000, memory: 256 << 20 }
+    }
+
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::LastGood
+    }
+
+    fn read(&self, payload: &[u8], now: Timestamp) -> Result<Content, Vec<Diagnostic>> {
+        let found: BTreeMap<String, String> = serde_json::from_slice(payload).map_err(|found| {
+            vec![error(
+                "not-json",
+                format!("it is not an object of PEM texts: {found}"),
+                "have it made again",
+            )]
+        })?;
+        let mut findings = Vec::new();
+        for (name, pem) in &found {
+            if let Err(reason) = judge(pem, now) {
+                let hint = "have the certificate issued again, with its chain and its key";
+                findings.push(error("bad-certificate", format!("{name}: {reason}"), hint));
+            }
+        }
+        if !findings.is_empty() {
+            return Err(findings);
+        }
+        let keys: BTreeSet<String> = found.keys().cloned().collect();
+        let classes = vec![Class { name: "names", keys, needed: true }];
+        let memory = 2 * payload.len() as u64;
+        Ok(Content { classes, memory, value: Value::Certificates(found.into_iter().collect()) })
+    }
+
+    fn exercise(&self, _content: &Content) -> Result<(), Diagnostic> {
+        Ok(())
+    }
+}
+
+/// There is a chain, its first certificate is good now, and there is a key.
+fn judge(pem: &str, now: Timestamp) -> Result<(), String> {
+    let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|found| format!("not PEM: {found}"))?;
+    let Some(leaf) = chain.first() else { return Err("there is no certificate".to_owned()) };
+    let (_, leaf) =
+        x509_parser::parse_x509_certificate(leaf).map_err(|found| format!("not X.509: {found}"))?;
+    let end = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
+    if end <= now.seconds() {
+        return Err(format!("it expired at {end} (seconds since 1970)"));
+    }
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map(drop).map_err(|_| "there is no private key".to_owned())
+}
