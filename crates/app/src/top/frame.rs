@@ -120,16 +120,19 @@ fn summary(page: &mut Page, top: &Top, right: &str) {
     page.painted("1", &format!("{left}{}{right}", " ".repeat(gap)));
     let figures = &top.figures;
     let Figures { requests, by_class, faults: [visitor, edge, origin], .. } = figures;
-    page.line(&format!(
-        "{} requests/s   5xx {}   p50 {}  p95 {}  p99 {}   out {}/s  in {}/s",
+    let line = format!(
+        "{} requests/s  5xx {}  p50 {}  p95 {}  p99 {}  out {}/s",
         short(rate(*requests, top.seconds)),
         share(figures.errors(), *requests),
         latency(figures.p50_us),
         latency(figures.p95_us),
         latency(figures.p99_us),
         bytes(rate(figures.bytes_out, top.seconds) as u64),
-        bytes(rate(figures.bytes_in, top.seconds) as u64),
-    ));
+    );
+    // What comes in is told where there is room for it.
+    let uploads = format!("  in {}/s", bytes(rate(figures.bytes_in, top.seconds) as u64));
+    let fits = line.chars().count() + uploads.chars().count() <= page.width;
+    page.line(&if fits { line + &uploads } else { line });
     let mut classes = Vec::new();
     for (class, count) in by_class.iter().enumerate().filter(|(_, count)| **count > 0) {
         let name = if class == 0 { "none".to_owned() } else { format!("{class}xx") };

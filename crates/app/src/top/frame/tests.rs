@@ -113,7 +113,7 @@ fn an_ordinary_terminal_shows_trouble_changes_sites_and_names() {
 #[test]
 fn nothing_is_told_as_nothing_and_not_as_a_figure() {
     let text = plain(&Top::default(), 80, 24).join("\n");
-    assert!(text.contains("0 requests/s   5xx -   p50 -  p95 -"), "{text}");
+    assert!(text.contains("0 requests/s  5xx -  p50 -  p95 -"), "{text}");
     assert!(text.contains("no requests"), "{text}");
 }
 
