@@ -120,7 +120,7 @@ impl Networks {
         let room = KNOWN_NETWORKS.saturating_sub(self.recent.len());
         self.recent.extend(self.fresh.drain().take(room));
         self.windows += 1;
-        if self.windows % HALF_HOUR == 0 {
+        if self.windows.is_multiple_of(HALF_HOUR) {
             self.older = std::mem::take(&mut self.recent);
         }
     }
@@ -373,7 +373,7 @@ impl Collector {
             let told = std::mem::take(&mut anomaly.evidence.changes);
             let later = changes.iter().filter(|change| !told.contains(change)).cloned();
             anomaly.evidence.changes = later.chain(told.iter().cloned()).collect();
-            anomaly.evidence.changes.sort_by(|a, b| b.at.cmp(&a.at));
+            anomaly.evidence.changes.sort_by_key(|change| std::cmp::Reverse(change.at));
         }
         all
     }

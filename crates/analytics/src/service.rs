@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use api::analytics::Filter;
 use api::roles::AnalyticsSettings;
 use base::event::wire::Head;
 use base::happening::{Component, Happening, Severity, What};
@@ -24,6 +25,9 @@ const MAX_EDGES: usize = 16;
 const MAX_QUESTIONS: usize = 32;
 /// How often windows are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// Operational events of the time before that are remembered.
+const REMEMBERED: Duration = Duration::from_secs(30 * 60);
+const MAX_REMEMBERED: u32 = 1024;
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -80,9 +84,11 @@ impl Service {
         notice: impl Fn(Happening) + Send + 'static,
     ) -> Result<Self, StartError> {
         let store = Store::start(&sockets.database)?;
-        let shared = Arc::new(Shared { collector: Mutex::new(Collector::new(seed, now())), store });
+        let mut collector = Collector::new(seed, now());
+        remember(&store, &mut collector);
+        let shared = Arc::new(Shared { collector: Mutex::new(collector), store });
         let (edges, questions) = (open(&sockets.events)?, open(&sockets.questions)?);
-        accept(edges, MAX_EDGES, "edge-events", shared.clone(), |stream, shared| read(stream, shared))?;
+        accept(edges, MAX_EDGES, "edge-events", shared.clone(), read)?;
         accept(questions, MAX_QUESTIONS, "question", shared.clone(), query::answer)?;
         let ticking = shared.clone();
         spawn("clock", move || {
@@ -115,6 +121,15 @@ impl Service {
         hand_over(&self.0.store, complete, &|_| ());
         self.0.store.flush(wait)
     }
+}
+
+/// What happened before this process began is beside anomalies as well.
+fn remember(store: &Store, collector: &mut Collector) {
+    let since = Some(Timestamp(now().0.saturating_sub(REMEMBERED.as_micros() as u64)));
+    let filter = Filter { since, ..Filter::default() };
+    // A first start has no database yet.
+    let found = store.reader().and_then(|database| database.happenings(&filter, MAX_REMEMBERED));
+    found.unwrap_or_default().into_iter().for_each(|happening| collector.happened(happening));
 }
 
 fn hand_over(store: &Store, complete: Complete, notice: &impl Fn(Happening)) {

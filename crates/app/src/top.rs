@@ -9,6 +9,7 @@ use anyhow::bail;
 use api::analytics::{Item, Query, Top};
 use clap::Args;
 
+use self::frame::Look;
 use crate::cli::Place;
 use crate::events::ask;
 use crate::report::Terminal;
@@ -41,7 +42,8 @@ pub fn top(arguments: &TopArguments, terminal: &Terminal) -> anyhow::Result<u8> 
     if terminal.json {
         terminal.print_json(&first);
     } else if arguments.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        let lines = frame::frame(&first, WIDTH, HEIGHT, terminal.colour);
+        let look = Look { width: WIDTH, height: HEIGHT, colour: terminal.colour, live: false };
+        let lines = frame::frame(&first, look);
         terminal.print(&lines.join("\n"));
     } else {
         screen::show(|| look(&arguments.place), terminal.colour)?;

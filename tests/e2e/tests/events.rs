@@ -24,7 +24,8 @@ fn site() -> (Origin, Place) {
             Reply::text(200, "fine")
         }
     });
-    let config = Config::new().listeners().site("shop", &[HOST]).origin(origin.url());
+    let config = Config::empty().raw("[metrics]\nlisten = \"127.0.0.1:0\"\n[log.access]\nto = \"off\"");
+    let config = config.listeners().site("shop", &[HOST]).origin(origin.url());
     let place = Place::with(&config);
     (origin, place)
 }

@@ -114,6 +114,9 @@ fn what_was_written_down_is_there_after_a_restart() {
     let again = Service::start(&sockets, 2, |_| ()).unwrap();
     let told: Vec<_> = ask(&sockets, &events(Filter::default(), false)).collect();
     assert!(matches!(told.as_slice(), [Item::Request(_), Item::Happening(_), Item::End]), "{told:?}");
+    let told: Vec<_> = ask(&sockets, "{\"query\":\"top\"}").collect();
+    let [Item::Top(top), Item::End] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(top.changes.len(), 1, "changes of before are remembered");
     let told: Vec<_> = ask(&sockets, "{\"query\":\"minutes\",\"since\":0}").collect();
     let [Item::Minute(minute), Item::End] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!((minute.site.as_deref(), minute.figures.requests), (Some("shop"), 1));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,6 +67,7 @@ pub struct Database(Connection);
 impl Database {
     /// Opens it, or makes a new one, readable by this user only.
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
+        make_private(path);
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         // Before the first table, or it has no effect.
@@ -208,6 +210,11 @@ impl Database {
     pub(super) fn connection(&self) -> &Connection {
         &self.0
     }
+}
+
+/// SQLite gives its other files the mode of the first. What stands in the way of that is told when SQLite opens it.
+fn make_private(path: &Path) {
+    crate::ignore(fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path));
 }
 
 fn insert(transaction: &Transaction<'_>, entry: &Entry) -> Result<(), DatabaseError> {

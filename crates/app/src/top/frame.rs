@@ -13,6 +13,19 @@ const MAX_ANOMALIES: usize = 3;
 const MAX_CHANGES: usize = 5;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
+/// For whom the picture is.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Characters of a line.
+    pub width: usize,
+    /// Lines.
+    pub height: usize,
+    /// Whether there are colours.
+    pub colour: bool,
+    /// Whether it is shown again and again until a key ends it.
+    pub live: bool,
+}
+
 /// Something to write on, line by line.
 struct Page {
     width: usize,
@@ -59,9 +72,10 @@ fn cell(text: &str, width: usize) -> String {
 }
 
 /// The picture. It never has more lines than `height`, nor longer ones than `width` (colours not counted).
-pub fn frame(top: &Top, width: usize, height: usize, colour: bool) -> Vec<String> {
+pub fn frame(top: &Top, look: Look) -> Vec<String> {
+    let Look { width, height, colour, live } = look;
     let mut page = Page { width: width.max(20), colour, lines: Vec::new() };
-    summary(&mut page, top);
+    summary(&mut page, top, if live { "q ends" } else { "" });
     anomalies(&mut page, &top.anomalies);
     changes(&mut page, top);
     let room = height.saturating_sub(page.lines.len());
@@ -98,25 +112,27 @@ fn latency(micros: Option<u64>) -> String {
     micros.map_or_else(|| "-".to_owned(), duration)
 }
 
-fn summary(page: &mut Page, top: &Top) {
+fn summary(page: &mut Page, top: &Top, right: &str) {
     let (_, time) = day_and_time(top.at);
     let time = time.get(..8).unwrap_or_default();
     let left = format!("Rempart  {time} UTC  the last {:.0} s", top.seconds);
-    let right = "q ends";
     let gap = page.width.saturating_sub(left.chars().count() + right.len());
     page.painted("1", &format!("{left}{}{right}", " ".repeat(gap)));
     let figures = &top.figures;
     let Figures { requests, by_class, faults: [visitor, edge, origin], .. } = figures;
-    page.line(&format!(
-        "{} requests/s   5xx {}   p50 {}  p95 {}  p99 {}   out {}/s  in {}/s",
+    let line = format!(
+        "{} requests/s  5xx {}  p50 {}  p95 {}  p99 {}  out {}/s",
         short(rate(*requests, top.seconds)),
         share(figures.errors(), *requests),
         latency(figures.p50_us),
         latency(figures.p95_us),
         latency(figures.p99_us),
         bytes(rate(figures.bytes_out, top.seconds) as u64),
-        bytes(rate(figures.bytes_in, top.seconds) as u64),
-    ));
+    );
+    // What comes in is told where there is room for it.
+    let uploads = format!("  in {}/s", bytes(rate(figures.bytes_in, top.seconds) as u64));
+    let fits = line.chars().count() + uploads.chars().count() <= page.width;
+    page.line(&if fits { line + &uploads } else { line });
     let mut classes = Vec::new();
     for (class, count) in by_class.iter().enumerate().filter(|(_, count)| **count > 0) {
         let name = if class == 0 { "none".to_owned() } else { format!("{class}xx") };

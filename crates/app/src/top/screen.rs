@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
-use super::frame::frame;
+use super::frame::{Look, frame};
 
 /// Size assumed of a terminal that does not tell.
 const WIDTH: u16 = 80;
@@ -53,7 +53,7 @@ pub fn show(look: impl Fn() -> anyhow::Result<Top>, colour: bool) -> anyhow::Res
         let width = usize::from(size.map_or(0, |size| size.ws_col).max(WIDTH / 2));
         let height = usize::from(size.map(|size| size.ws_row).filter(|rows| *rows > 0).unwrap_or(HEIGHT));
         let lines = match look() {
-            Ok(top) => frame(&top, width, height, colour),
+            Ok(top) => frame(&top, Look { width, height, colour, live: true }),
             Err(error) => vec![format!("rempart: {error:#}"), "tried again every second; q ends".to_owned()],
         };
         // Each line is cleared to its end, and what is below the last one: nothing flickers.

@@ -6,6 +6,10 @@ use base::time::Timestamp;
 
 use super::*;
 
+fn plain(top: &Top, width: usize, height: usize) -> Vec<String> {
+    frame(top, Look { width, height, colour: false, live: true })
+}
+
 fn named(names: &[(&str, u64)]) -> Vec<Named> {
     names.iter().map(|(name, count)| Named { name: (*name).to_owned(), count: *count }).collect()
 }
@@ -80,7 +84,7 @@ fn it_fits_every_terminal() {
         .flat_map(|width| [1, 5, 24, 40, 60].map(|height| (width, height)))
         .flat_map(|(width, height)| [(busy(), width, height), (Top::default(), width, height)])
     {
-        let lines = frame(&top, width, height, false);
+        let lines = plain(&top, width, height);
         assert!(lines.len() <= height, "{width}x{height}: {} lines", lines.len());
         for line in &lines {
             assert!(line.chars().count() <= width.max(20), "{width}x{height}: {line:?}");
@@ -90,7 +94,7 @@ fn it_fits_every_terminal() {
 
 #[test]
 fn an_ordinary_terminal_shows_trouble_changes_sites_and_names() {
-    let lines = frame(&busy(), 80, 24, false);
+    let lines = plain(&busy(), 80, 24);
     let text = lines.join("\n");
     for part in [
         "1200 requests/s",
@@ -108,8 +112,8 @@ fn an_ordinary_terminal_shows_trouble_changes_sites_and_names() {
 
 #[test]
 fn nothing_is_told_as_nothing_and_not_as_a_figure() {
-    let text = frame(&Top::default(), 80, 24, false).join("\n");
-    assert!(text.contains("0 requests/s   5xx -   p50 -  p95 -"), "{text}");
+    let text = plain(&Top::default(), 80, 24).join("\n");
+    assert!(text.contains("0 requests/s  5xx -  p50 -  p95 -"), "{text}");
     assert!(text.contains("no requests"), "{text}");
 }
 
@@ -118,6 +122,6 @@ fn names_cannot_move_the_cursor() {
     let mut top = busy();
     top.details.paths = named(&[("/\u{1b}[2J", 5)]);
     top.changes[0].message = "\u{1b}]0;title\u{7}".into();
-    let text = frame(&top, 120, 40, false).concat();
+    let text = plain(&top, 120, 40).concat();
     assert!(!text.contains(char::is_control), "{text:?}");
 }

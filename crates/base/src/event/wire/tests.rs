@@ -20,7 +20,7 @@ fn event(random: &mut Random) -> RequestEvent {
         "x".repeat(3000).leak(),
     ];
     let word = |number: u64| words[(number % words.len() as u64) as usize];
-    let some = |number: u64| (number % 2 == 0).then(|| word(number >> 1));
+    let some = |number: u64| number.is_multiple_of(2).then(|| word(number >> 1));
     let mut verdicts = Verdicts::default();
     for _ in 0..drawn() % 20 {
         verdicts.note(Noted { module: "waf", outcome: "block", reason: word(drawn()) });
@@ -31,7 +31,7 @@ fn event(random: &mut Random) -> RequestEvent {
     let faults = [None, Some(Fault::Visitor), Some(Fault::Edge), Some(Fault::Origin)];
     let completions =
         [Completion::Complete, Completion::ClientGone, Completion::OriginCut, Completion::TimedOut];
-    let client: IpAddr = if drawn() % 2 == 0 {
+    let client: IpAddr = if drawn().is_multiple_of(2) {
         Ipv4Addr::from(drawn() as u32).into()
     } else {
         Ipv6Addr::from(u128::from(drawn()) << 64 | u128::from(drawn())).into()
@@ -42,7 +42,7 @@ fn event(random: &mut Random) -> RequestEvent {
         protocol,
         tls: tls_version.is_some(),
         tls_version,
-        ja4: (drawn() % 2 == 0).then(|| Ja4::new("t13d1516h2_8daaf6152771_e5627efa2ab1").unwrap()),
+        ja4: drawn().is_multiple_of(2).then(|| Ja4::new("t13d1516h2_8daaf6152771_e5627efa2ab1").unwrap()),
         introduction: some(drawn()).map(Arc::from),
         method: word(drawn()).into(),
         host: word(drawn()).into(),
@@ -54,11 +54,11 @@ fn event(random: &mut Random) -> RequestEvent {
         fault: faults[(drawn() % 4) as usize],
         reason: some(drawn()),
         origin: some(drawn()).map(Arc::from),
-        origin_protocol: (drawn() % 2 == 0).then_some(protocol),
+        origin_protocol: drawn().is_multiple_of(2).then_some(protocol),
         attempts: drawn() as u8,
         bytes_in: drawn(),
         bytes_out: drawn(),
-        origin_wait_us: (drawn() % 2 == 0).then(|| drawn() >> 1),
+        origin_wait_us: drawn().is_multiple_of(2).then(|| drawn() >> 1),
         duration_us: drawn(),
         completion: completions[(drawn() % 4) as usize],
         user_agent: some(drawn()).map(Box::from),
