@@ -23,6 +23,11 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
+    /// Carry out a signal (`api::signal`), as it was sealed.
+    Signal {
+        /// Its text.
+        sealed: String,
+    },
     /// A forced change is as wanted and shall stay.
     Confirm {
         /// The feed; `None` is the configuration.
@@ -74,6 +79,11 @@ pub enum Answer {
     Certificates {
         /// All of them.
         certificates: Vec<CertificateStatus>,
+    },
+    /// To `Signal`: it was carried out.
+    Signalled {
+        /// What was done.
+        message: String,
     },
     /// Done.
     Done,

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 
 use base::happening::Happening;
 use base::time::Timestamp;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::GenerationSource;
 use crate::certificates::{AcmeSettings, Challenge};
 use crate::diagnostic::{Diagnostic, Location};
-use crate::roles::RoleSettings;
+use crate::roles::{FeedSettings, RoleSettings};
 
 /// Largest frame, in bytes: the status of ten thousand sites fits.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -103,10 +104,14 @@ pub enum Task {
     ///
     /// Descriptor: its package.
     Artefact {
-        /// The name of its feed.
-        name: String,
-        /// It was in force before: an older generation than the present one is taken.
-        back: bool,
+        /// Its feed: whose keys count, and what it may hold.
+        feed: FeedSettings,
+        /// It was in force before: nothing is asked about what is in force now.
+        #[serde(default)]
+        again: bool,
+        /// It may differ from what is in force as much as it likes.
+        #[serde(default)]
+        forced: bool,
     },
     /// Forget an artefact: nothing of this feed is in force from now on. Answer: `Done`.
     Withdraw {
@@ -120,10 +125,10 @@ pub enum Task {
         /// All that is off.
         switches: Vec<Switch>,
     },
-    /// A signal, sealed (`api::signal`). Answer: `Done` or `Refused`.
-    Signal {
-        /// In its envelope.
-        sealed: String,
+    /// Who is banned, all of it; replaces what was said before. Answer: `Done`.
+    Bans {
+        /// All of them.
+        bans: Vec<Ban>,
     },
     /// Only to the feeder: what became of what it offered with this number. Nothing is answered.
     Offered {
@@ -349,6 +354,17 @@ pub struct SetAside {
     pub remaining_ms: u64,
     /// How often in a row it has been set aside.
     pub times: u32,
+}
+
+/// A network that is turned away for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// Which.
+    pub network: IpNet,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: String,
 }
 
 /// A module that is switched off, everywhere or at one site.

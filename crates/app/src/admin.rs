@@ -178,6 +178,10 @@ fn answer(request: Request, supervisor: &Supervisor, who: &str) -> Answer {
     match request {
         Request::Status => Answer::Status(Box::new(supervisor.status())),
         Request::Reload { force } => Answer::Reload(supervisor.reload(who, force)),
+        Request::Signal { sealed } => match supervisor.signal(&sealed, who) {
+            Ok(message) => Answer::Signalled { message },
+            Err(message) => Answer::Refused { message },
+        },
         Request::Confirm { feed } => {
             let done = match feed {
                 None => supervisor.confirm(),

@@ -52,6 +52,10 @@ pub enum Command {
     Reload(ReloadArguments),
     /// Say that a forced change is as wanted; without that it is taken back after ten minutes.
     Confirm(ConfirmArguments),
+    /// Turn a network away for a while, at once.
+    Ban(BanArguments),
+    /// Go back to the last good generation of the configuration or of a feed, at once.
+    Revert(RevertArguments),
     /// Show what runs, and what is wrong with it.
     Status(Place),
     /// Replace the running Rempart by another binary, without losing a connection; back to the old one if it does not do
@@ -59,6 +63,10 @@ pub enum Command {
     Upgrade(UpgradeArguments),
     /// List the certificates, their expiry and next renewal; renew or revoke some.
     Certs(CertsArguments),
+    /// Show requests and what happened to Rempart itself, as it happens or from the last days.
+    Events(crate::events::EventsArguments),
+    /// Watch requests, failures, anomalies and changes live.
+    Top(crate::top::TopArguments),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -107,6 +115,35 @@ pub struct ReloadArguments {
     /// Take it even when hosts or origins go that a change may not take away by itself. `rempart confirm` has to follow.
     #[arg(long)]
     pub force: bool,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `ban`.
+#[derive(Args, Debug)]
+pub struct BanArguments {
+    /// An address or a network, such as 192.0.2.0/24; a /16 of IPv4 or a /32 of IPv6 at most.
+    pub network: String,
+    /// Minutes, up to a day.
+    #[arg(long = "for", value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    pub minutes: u64,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: String,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `revert`.
+#[derive(Args, Debug)]
+pub struct RevertArguments {
+    /// The feed; the configuration, if none is named.
+    pub feed: Option<String>,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: String,
     /// The running Rempart.
     #[command(flatten)]
     pub place: Place,
@@ -216,6 +253,8 @@ pub enum Role {
     Edge,
     /// Gets certificates.
     Keeper,
+    /// Collects events.
+    Analytics,
     /// The demo site.
     DemoSite,
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use api::process::{TicketKey, WantedListener};
+use api::seal::{KEY_BYTES, SigningKey, hexadecimal};
 use serde::de::DeserializeOwned;
 
 use crate::package;
@@ -43,6 +44,21 @@ pub fn edges(state: &Path) -> PathBuf {
     state.join("edges")
 }
 
+/// Where the key lies with which this machine seals its signals.
+pub fn machine_key_file(state: &Path) -> PathBuf {
+    state.join("machine.key")
+}
+
+/// Where analytics takes events from edges.
+pub fn events(state: &Path) -> PathBuf {
+    state.join("events.sock")
+}
+
+/// Where analytics answers questions.
+pub fn analytics(state: &Path) -> PathBuf {
+    state.join("analytics.sock")
+}
+
 impl StateFolder {
     /// Opens or makes the folder, readable by this user only, and claims it.
     pub fn claim(path: &Path) -> anyhow::Result<Self> {
@@ -67,6 +83,23 @@ impl StateFolder {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The key with which this machine seals its signals; made when there is none.
+    pub fn machine_key(&self) -> anyhow::Result<SigningKey> {
+        let path = machine_key_file(&self.path);
+        match fs::read_to_string(&path) {
+            Ok(text) => SigningKey::parse(&text)
+                .with_context(|| format!("{} is damaged; remove it to have another made", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut seed = [0; KEY_BYTES];
+                getrandom::fill(&mut seed).context("this machine has no randomness")?;
+                let text = hexadecimal(&seed);
+                replace(&path, |file| file.write_all(text.as_bytes()))?;
+                Ok(SigningKey::from_seed(&seed)?)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
     }
 
     /// Where what came of feeds is kept.

@@ -16,13 +16,6 @@ use ipnet::IpNet;
 /// Bans at a time.
 const MAX_BANS: usize = 65_536;
 
-/// There are as many bans as there may be.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "{MAX_BANS} networks are banned already; wait until some of these bans have ended, or ban wider networks"
-)]
-pub struct TooManyBans;
-
 /// The bans of this process.
 #[derive(Default)]
 pub struct Bans {
@@ -50,16 +43,21 @@ impl Bans {
         self.any.load(Ordering::Relaxed) && self.table.load().contains(canonical(address))
     }
 
-    /// Bans a network until then; one that is banned already is banned until then instead.
-    pub fn ban(&self, network: IpNet, until: Timestamp) -> Result<(), TooManyBans> {
+    /// Bans these networks, each until its end, and no others. What is beyond the most that can be banned is left out, those
+    /// that end first: answers how many.
+    pub fn set(&self, bans: &[(IpNet, Timestamp)]) -> usize {
+        let mut bans: Vec<_> = bans.iter().map(|(network, until)| (network.trunc(), *until)).collect();
+        bans.sort_unstable_by_key(|(_, until)| std::cmp::Reverse(*until));
+        let beyond = bans.len().saturating_sub(MAX_BANS);
+        bans.truncate(MAX_BANS);
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let network = network.trunc();
-        if ends.len() >= MAX_BANS && !ends.contains_key(&network) {
-            return Err(TooManyBans);
+        ends.clear();
+        // The first one in, which ends last, is the one that counts.
+        for (network, until) in bans {
+            ends.entry(network).or_insert(until);
         }
-        ends.insert(network, until);
         self.publish(&ends);
-        Ok(())
+        beyond
     }
 
     /// Lifts the bans whose time is over, once a second or so.
@@ -100,10 +98,13 @@ mod tests {
     fn a_ban_holds_for_its_network_and_its_time() {
         let bans = Bans::default();
         let banned = |text: &str| bans.contains(text.parse().unwrap());
-        let ban = |text: &str, until| bans.ban(text.parse().unwrap(), Timestamp(until)).unwrap();
+        let set = |list: &[(&str, u64)]| {
+            let list: Vec<_> =
+                list.iter().map(|(network, until)| (network.parse().unwrap(), Timestamp(*until))).collect();
+            bans.set(&list)
+        };
         assert!(!banned("192.0.2.1"));
-        ban("192.0.2.77/24", 10);
-        ban("2001:db8::/48", 20);
+        set(&[("192.0.2.77/24", 10), ("2001:db8::/48", 20), ("192.0.2.0/24", 30)]);
         for (address, expected) in [
             ("192.0.2.1", true),
             ("::ffff:192.0.2.1", true),
@@ -113,26 +114,25 @@ mod tests {
         ] {
             assert_eq!(banned(address), expected, "{address}");
         }
-        ban("192.0.2.0/24", 30);
         bans.expire(Timestamp(20));
         assert!(banned("192.0.2.1") && !banned("2001:db8::1"));
         bans.expire(Timestamp(30));
         assert!(!banned("192.0.2.1") && bans.list().is_empty());
+        set(&[("192.0.2.0/24", 90)]);
+        set(&[]);
+        assert!(!banned("192.0.2.1"), "those that are set replace those before");
     }
 
     #[test]
-    fn there_are_only_so_many() {
+    fn there_are_only_so_many_and_those_that_last_stay() {
         let bans = Bans::default();
-        let mut ends = bans.ends.lock().unwrap();
-        for number in 0..MAX_BANS {
+        let network = |number: usize| {
             let address = std::net::Ipv4Addr::from(u32::try_from(number).unwrap());
-            ends.insert(IpNet::new(address.into(), 32).unwrap(), Timestamp(1));
-        }
-        drop(ends);
-        let again = bans.ban("0.0.0.7/32".parse().unwrap(), Timestamp(2));
-        assert_eq!(
-            (again, bans.ban("192.0.2.0/24".parse().unwrap(), Timestamp(2))),
-            (Ok(()), Err(TooManyBans))
-        );
+            IpNet::new(address.into(), 32).unwrap()
+        };
+        let list: Vec<_> =
+            (0..=MAX_BANS).map(|number| (network(number), Timestamp(number as u64 + 1))).collect();
+        assert_eq!(bans.set(&list), 1);
+        assert!(!bans.contains("0.0.0.0".parse().unwrap()) && bans.contains("0.0.0.1".parse().unwrap()));
     }
 }

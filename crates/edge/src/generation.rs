@@ -12,6 +12,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use snapshot::generation::{Origin, Site, Snapshot};
 
+use crate::artefacts::Artefacts;
 use crate::bans::Bans;
 use crate::telemetry::metrics::{Metrics, SiteMetrics};
 use crate::tls::certificates::Expired;
@@ -39,6 +40,8 @@ pub struct Generation {
     pub challenges: Arc<Challenges>,
     /// Who is banned; the same in every generation.
     pub bans: Arc<Bans>,
+    /// Artefacts beside the configuration; the same in every generation.
+    pub artefacts: Arc<Artefacts>,
 }
 
 /// One site, ready.
@@ -88,6 +91,7 @@ pub struct Loader {
     pools: Mutex<HashMap<String, PoolKey>>,
     wanted: Arc<Wanted>,
     bans: Arc<Bans>,
+    artefacts: Arc<Artefacts>,
     /// Counters of the whole process.
     pub metrics: Arc<Metrics>,
 }
@@ -108,6 +112,7 @@ impl Loader {
             pools: Mutex::default(),
             wanted: Arc::default(),
             bans: Arc::default(),
+            artefacts: Arc::default(),
             metrics,
         })
     }
@@ -120,6 +125,11 @@ impl Loader {
     /// What certificate authorities look for.
     pub fn challenges(&self) -> &Arc<Challenges> {
         self.server_tls.challenges()
+    }
+
+    /// Artefacts beside the configuration.
+    pub fn artefacts(&self) -> &Arc<Artefacts> {
+        &self.artefacts
     }
 
     /// Who is banned.
@@ -158,8 +168,8 @@ impl Loader {
         let (Ok((certificates, tls)), true) = (loaded, errors.is_empty()) else { return Err(errors) };
         let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
         let challenges = self.challenges().clone();
-        let bans = self.bans.clone();
-        Ok(Generation { number, snapshot, sites, tls, certificates, challenges, bans })
+        let (bans, artefacts) = (self.bans.clone(), self.artefacts.clone());
+        Ok(Generation { number, snapshot, sites, tls, certificates, challenges, bans, artefacts })
     }
 
     /// Origins that are set aside now, for a process that takes over; at most `health::MAX_SET_ASIDE`.

@@ -4,7 +4,8 @@
 //! and every request keeps the one it began with.
 
 mod accept;
-mod bans;
+pub mod artefacts;
+pub mod bans;
 mod body_limit;
 pub mod connection;
 pub mod deferred;

@@ -1,5 +1,3 @@
-//! Data files from elsewhere: fetched, checked against the one in force, kept on disk.
+//! Data files: fetched, checked, and the last good ones kept.
 
 pub mod store;
-#[cfg(test)]
-mod testing;

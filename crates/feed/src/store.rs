@@ -1,252 +1,193 @@
-//! The packages of one feed on disk: which one is in force, which one to go back to, and never a torn one among them.
+//! What came of one feed, on disk: the last five packages, which of them is in force, and which is the one to go back to.
 //!
-//! Every change is one rename of a file that is complete on disk, so that a crash at any moment leaves the state before or the
-//! state after. Whoever writes holds a lock; others may read meanwhile.
+//! Files are replaced in one step and synced, so that a crash at any moment leaves either the state before or the state after. A
+//! package that does not match its own hashes is set aside, and the one before it is used.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use snapshot::package::{MAX_BYTES, is_name, is_whole, peek};
+use snapshot::package::{self, MAX_BYTES};
 
-/// Packages kept, the one in force and the one to go back to among them.
+/// Packages kept, beside the one in force and the one to go back to.
 const KEPT: usize = 5;
-/// Damaged packages kept for whoever wants to look at them.
-const MAX_DAMAGED: usize = 5;
-/// Largest file of pointers, in bytes.
-const MAX_POINTERS: u64 = 4096;
-/// Ends the name of a package.
-const PACKAGE: &str = ".package";
-/// Ends the name of a damaged one.
-const DAMAGED: &str = ".damaged";
+/// Damaged ones kept for a look.
+const DAMAGED: usize = 5;
+/// Largest file of marks, in bytes.
+const MAX_MARKS: u64 = 4096;
 
-/// Where the packages of one feed lie.
-pub struct Store {
-    folder: PathBuf,
-    name: String,
-}
-
-/// What is known of the packages beside them.
+/// What is known of the packages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Pointers {
+struct Marks {
+    /// Generation in force.
     active: Option<u64>,
+    /// Generation to go back to.
     good: Option<u64>,
+    /// The highest that ever came; never goes back.
+    #[serde(default)]
     highest: u64,
 }
 
+/// The store of one feed.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
 impl Store {
-    /// Opens the store of a feed, or makes one readable by this user only. `folder` is that of all feeds.
+    /// Opens or makes the store of a feed below the folder of all feeds, readable by this user only.
     pub fn open(folder: &Path, name: &str) -> io::Result<Self> {
-        if !is_name(name) {
-            return Err(invalid(format!("{name:?} is no name for a feed")));
+        if !package::is_name(name) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{name:?} is no name for a feed"),
+            ));
         }
         let folder = folder.join(name);
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        Ok(Self { folder, name: name.to_owned() })
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        Ok(Self { folder })
     }
 
-    /// The packages that are whole: the one in force, the one to go back to, then the others, newest first. Damaged ones are
-    /// set aside.
-    pub fn candidates(&self) -> Vec<(u64, Vec<u8>)> {
-        let Pointers { active, good, .. } = self.pointers();
-        let mut numbers = self.numbers().unwrap_or_else(|error| {
-            tracing::error!(feed = self.name, %error, "the stored packages cannot be listed");
-            Vec::new()
-        });
-        numbers.sort_by_key(|number| (Some(*number) != active, Some(*number) != good));
-        numbers.into_iter().filter_map(|number| Some((number, self.read(number)?))).collect()
+    fn file(&self, generation: u64) -> PathBuf {
+        self.folder.join(format!("{generation:020}.package"))
     }
 
-    /// The package with this number, if it is there and whole. A damaged one is set aside.
-    pub fn read(&self, number: u64) -> Option<Vec<u8>> {
-        match read_bounded(&self.file(number), MAX_BYTES) {
-            Ok(bytes) if self.fits(&bytes, number) => Some(bytes),
-            Ok(_) => {
-                self.set_aside(number);
-                None
-            }
-            // Whoever writes has removed it meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                tracing::error!(feed = self.name, number, %error, "a stored package cannot be read");
-                None
-            }
-        }
+    fn marks_file(&self) -> PathBuf {
+        self.folder.join("marks.json")
     }
 
-    /// Keeps a package: complete on disk, or not there at all. Others go when there are more than five, never the one in force
-    /// or the one to go back to. The same package again changes nothing; another one with a number that was used is an error.
-    pub fn put(&self, bytes: &[u8], generation: u64) -> io::Result<()> {
-        let _one = self.lock()?;
-        if !self.fits(bytes, generation) {
-            return Err(invalid(format!("this is not a whole package {generation} of {}", self.name)));
-        }
-        let highest = self.highest_ever();
-        match self.read(generation) {
-            Some(known) if known == bytes => return Ok(()),
-            _ => {}
-        }
-        let damaged = self.path(generation, DAMAGED).exists();
-        if generation <= highest && !damaged {
-            return Err(invalid(format!(
-                "generation {generation} of {} was used; {highest} was the last",
-                self.name
-            )));
-        }
-        replace(&self.file(generation), bytes)?;
-        let pointers = self.pointers();
-        self.point(Pointers { highest: pointers.highest.max(highest).max(generation), ..pointers })?;
-        self.remove_old(generation)
+    fn marks(&self) -> io::Result<Marks> {
+        let mut text = Vec::new();
+        match File::open(self.marks_file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Marks::default()),
+            file => file?.take(MAX_MARKS).read_to_end(&mut text)?,
+        };
+        serde_json::from_slice(&text).map_err(|error| {
+            let message = format!("{} is damaged ({error}); remove it", self.marks_file().display());
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        })
     }
 
-    /// Remembers which one is in force. It must have been put here.
-    pub fn mark_active(&self, generation: u64) -> io::Result<()> {
-        let _one = self.lock()?;
-        self.must_have(generation)?;
-        self.point(Pointers { active: Some(generation), ..self.pointers() })
-    }
-
-    /// Remembers which one to go back to. It must have been put here.
-    pub fn mark_good(&self, generation: u64) -> io::Result<()> {
-        let _one = self.lock()?;
-        self.must_have(generation)?;
-        self.point(Pointers { good: Some(generation), ..self.pointers() })
-    }
-
-    /// The one in force when somebody last said so.
-    pub fn active(&self) -> Option<u64> {
-        self.pointers().active
-    }
-
-    /// The one to go back to.
-    pub fn good(&self) -> Option<u64> {
-        self.pointers().good
-    }
-
-    /// The highest number there ever was, 0 when there was none. Never goes back, whatever is removed.
-    pub fn highest_ever(&self) -> u64 {
-        let listed = |ending| self.listed(ending).unwrap_or_default().into_iter().max().unwrap_or(0);
-        self.pointers().highest.max(listed(PACKAGE)).max(listed(DAMAGED))
-    }
-
-    /// Threads of the supervisor come here at the same time. Ends with the file, so no crash leaves it behind.
-    fn lock(&self) -> io::Result<File> {
+    fn change(&self, change: impl FnOnce(&mut Marks)) -> io::Result<()> {
+        // Threads of the supervisor come here at the same time. The lock ends with its file, so no crash leaves it behind.
         let path = self.folder.join("lock");
-        let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
-        file.lock()?;
-        Ok(file)
+        let lock = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
+        lock.lock()?;
+        // Damaged marks lose which one is in force, and no package.
+        let mut marks = self.marks().unwrap_or_else(|error| {
+            tracing::error!(%error, "what is in force of a feed was forgotten");
+            Marks::default()
+        });
+        change(&mut marks);
+        let text = serde_json::to_vec(&marks)?;
+        replace(&self.marks_file(), &text)
     }
 
-    fn must_have(&self, generation: u64) -> io::Result<()> {
-        match self.read(generation) {
-            Some(_) => Ok(()),
-            None => {
-                let message = format!("generation {generation} of {} is not in its store", self.name);
-                Err(io::Error::new(io::ErrorKind::NotFound, message))
-            }
-        }
-    }
-
-    /// Whether these bytes are a whole package of this feed with this number.
-    fn fits(&self, bytes: &[u8], number: u64) -> bool {
-        is_whole(bytes) && peek(bytes).is_ok_and(|said| said.name == self.name && said.generation == number)
-    }
-
-    fn path(&self, number: u64, ending: &str) -> PathBuf {
-        self.folder.join(format!("{number:020}{ending}"))
-    }
-
-    fn file(&self, number: u64) -> PathBuf {
-        self.path(number, PACKAGE)
-    }
-
-    /// Numbers of the stored packages, newest first.
-    fn numbers(&self) -> io::Result<Vec<u64>> {
-        self.listed(PACKAGE)
-    }
-
-    fn listed(&self, ending: &str) -> io::Result<Vec<u64>> {
-        let mut numbers = Vec::new();
+    /// Generations on disk, newest first.
+    fn generations(&self) -> io::Result<Vec<u64>> {
+        let mut generations = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
-            numbers.extend(name.to_str().and_then(|name| name.strip_suffix(ending)?.parse::<u64>().ok()));
+            let number = name.to_str().and_then(|name| name.strip_suffix(".package")?.parse::<u64>().ok());
+            generations.extend(number);
         }
-        numbers.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(numbers)
+        generations.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(generations)
     }
 
-    fn remove_old(&self, newest: u64) -> io::Result<()> {
-        let Pointers { active, good, .. } = self.pointers();
-        let needed = |number: &u64| [active, good, Some(newest)].contains(&Some(*number));
-        let mut numbers = self.numbers()?;
-        numbers.sort_by_key(|number| !needed(number));
-        for old in numbers.into_iter().skip(KEPT) {
+    /// Keeps a package: complete on disk, or not there at all. The oldest beyond five go.
+    pub fn put(&self, bytes: &[u8], generation: u64) -> io::Result<()> {
+        replace(&self.file(generation), bytes)?;
+        self.change(|marks| marks.highest = marks.highest.max(generation))?;
+        let marks = self.marks()?;
+        let needless = self.generations()?.into_iter().skip(KEPT);
+        for old in needless.filter(|old| ![marks.active, marks.good].contains(&Some(*old))) {
             fs::remove_file(self.file(old))?;
         }
         Ok(())
     }
 
-    fn set_aside(&self, number: u64) {
-        let done = fs::rename(self.file(number), self.path(number, DAMAGED)).and_then(|()| {
-            let damaged = self.listed(DAMAGED)?;
-            damaged.into_iter().skip(MAX_DAMAGED).try_for_each(|old| fs::remove_file(self.path(old, DAMAGED)))
+    /// This generation is in force.
+    pub fn mark_active(&self, generation: u64) -> io::Result<()> {
+        self.change(|marks| marks.active = Some(generation))
+    }
+
+    /// This generation is the one to go back to.
+    pub fn mark_good(&self, generation: u64) -> io::Result<()> {
+        self.change(|marks| marks.good = Some(generation))
+    }
+
+    /// The generation in force, as last marked.
+    pub fn active(&self) -> Option<u64> {
+        self.marks().ok()?.active
+    }
+
+    /// The generation to go back to.
+    pub fn good(&self) -> Option<u64> {
+        self.marks().ok()?.good
+    }
+
+    /// The highest generation that ever was kept here, 0 when there was none.
+    pub fn highest_ever(&self) -> u64 {
+        let marked = self.marks().map_or(0, |marks| marks.highest);
+        let there = self.generations().ok().and_then(|all| all.first().copied()).unwrap_or(0);
+        marked.max(there)
+    }
+
+    /// What can be put in force, best first: the one in force, the one to go back to, then the others, newest first. What does
+    /// not match its hashes is set aside and left out.
+    pub fn candidates(&self) -> Vec<(u64, Vec<u8>)> {
+        let marks = self.marks().unwrap_or_default();
+        let mut all = self.generations().unwrap_or_else(|error| {
+            tracing::warn!(folder = %self.folder.display(), %error, "what is stored of a feed cannot be listed");
+            Vec::new()
         });
-        let feed = &self.name;
-        match done {
-            Ok(()) => tracing::error!(feed, number, "a stored package is damaged and was set aside"),
-            Err(error) => {
-                tracing::error!(feed, number, %error, "a stored package is damaged and stays where it is")
+        all.sort_by_key(|generation| (Some(*generation) != marks.active, Some(*generation) != marks.good));
+        all.into_iter().filter_map(|generation| Some((generation, self.read(generation)?))).collect()
+    }
+
+    /// A package that is whole; trusting it is another matter.
+    fn read(&self, generation: u64) -> Option<Vec<u8>> {
+        let path = self.file(generation);
+        let mut bytes = Vec::new();
+        let read = File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+        if let Err(error) = read {
+            tracing::warn!(path = %path.display(), %error, "a stored package cannot be read");
+            return None;
+        }
+        if package::is_whole(&bytes) {
+            return Some(bytes);
+        }
+        tracing::error!(path = %path.display(), "a stored package is damaged and set aside");
+        self.set_aside(&path);
+        None
+    }
+
+    fn set_aside(&self, path: &Path) {
+        let aside = path.with_extension("damaged");
+        if let Err(error) = fs::rename(path, &aside) {
+            tracing::warn!(path = %path.display(), %error, "it could not be set aside");
+        }
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut damaged: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "damaged"))
+            .collect();
+        damaged.sort_unstable();
+        let needless = damaged.len().saturating_sub(DAMAGED);
+        for path in damaged.iter().take(needless) {
+            if let Err(error) = fs::remove_file(path) {
+                tracing::debug!(path = %path.display(), %error, "it stays");
             }
         }
     }
-
-    fn pointers_file(&self) -> PathBuf {
-        self.folder.join("pointers")
-    }
-
-    /// What is pointed at; nothing when that cannot be read, so that the newest whole package comes first.
-    fn pointers(&self) -> Pointers {
-        let read = read_bounded(&self.pointers_file(), MAX_POINTERS).and_then(|bytes| pointers_of(&bytes));
-        read.unwrap_or_else(|error| {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::error!(feed = self.name, %error, "which package is in force cannot be read");
-            }
-            Pointers::default()
-        })
-    }
-
-    fn point(&self, pointers: Pointers) -> io::Result<()> {
-        let text = serde_json::to_string(&pointers)?;
-        replace(&self.pointers_file(), format!("{}\n{text}\n", blake3::hash(text.as_bytes())).as_bytes())
-    }
 }
 
-fn pointers_of(bytes: &[u8]) -> io::Result<Pointers> {
-    let mut lines = bytes.split(|byte| *byte == b'\n');
-    let (hash, text) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    if blake3::hash(text).to_string().as_bytes() != hash {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the pointers are damaged"));
-    }
-    Ok(serde_json::from_slice(text)?)
-}
-
-fn invalid(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message)
-}
-
-fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    let fits = bytes.len() as u64 <= limit;
-    if fits { Ok(bytes) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "it is too large")) }
-}
-
-/// Replaces a file in one step: whoever reads it sees the old one or the whole new one, also after a power cut.
+/// Replaces a file in one step: whoever reads it, after a crash too, sees the old one or the whole new one.
 fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
-    // One name for all, so that crashes leave one behind at most.
-    let temporary = target.with_file_name("writing");
+    let temporary = target.with_extension("new");
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;

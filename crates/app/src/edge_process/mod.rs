@@ -3,8 +3,10 @@
 //! Taster, standby and edge are the same program in this order: `Load`, `Rehearse`, wait, `Activate`. When the supervisor
 //! goes away, an edge that serves goes on serving and waits to be adopted; any other process ends.
 
+mod difference;
 mod expiry;
 mod orphan;
+mod roles;
 mod status;
 
 use std::fs::File;
@@ -22,8 +24,11 @@ use api::process::{
     Activate, DrainLimits, ListenerOrder, Load, LoadFrom, Loaded, MetricsOrder, Order, Reply, Supervision,
     Task, TicketKey, WantedListener, Watched, Word,
 };
+use api::roles::FeedSettings;
+use edge::artefacts::Manner;
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
+use edge::telemetry::events::Events;
 use edge::telemetry::metrics::Metrics;
 use edge::telemetry::ops::{self, Health, Ops};
 use edge::{BoundListener, Edge, EdgeOptions, ListenerSet};
@@ -40,6 +45,8 @@ use crate::{EXIT_OK, sources, state};
 const BEAT: Duration = Duration::from_millis(100);
 /// Time for the last log lines to be written when the process ends.
 const LOG_END: Duration = Duration::from_secs(5);
+/// Time for the last events to be sent when the process ends: nobody waits long for analytics.
+const EVENTS_END: Duration = Duration::from_secs(1);
 /// Name of a configuration that came from options.
 pub const COMMAND_LINE: &str = "command line";
 /// Name of the configuration that is compiled in.
@@ -96,6 +103,7 @@ struct EdgeProcess {
     health: Arc<Health>,
     certificates: PathBuf,
     rendezvous: PathBuf,
+    event_socket: PathBuf,
     seed: u64,
     parts: Mutex<Parts>,
     /// What signs of life are made of; never locked for longer than it takes to copy them.
@@ -109,6 +117,7 @@ type Living = (Option<Arc<Edge>>, Option<Arc<Channel>>);
 #[derive(Default)]
 struct Parts {
     access_log: Option<Arc<AccessLog>>,
+    events: Option<Arc<Events>>,
     edge: Option<Arc<Edge>>,
     /// Loaded and not in force.
     pending: Option<Ready>,
@@ -138,6 +147,7 @@ impl EdgeProcess {
             health: Arc::default(),
             certificates: sources::certificates(&settings.state),
             rendezvous: state::edges(&settings.state),
+            event_socket: state::events(&settings.state),
             seed: getrandom::u64().context("this machine has no randomness")?,
             parts: Mutex::default(),
             living: Mutex::default(),
@@ -212,6 +222,19 @@ impl EdgeProcess {
                 Err(error) => refused("ticket-keys", error.to_string()),
             },
             Task::Challenges { challenges } => self.set_challenges(&challenges),
+            Task::Artefact { feed, again, forced } => self.load_artefact(&feed, again, forced, descriptors),
+            Task::Bans { bans } => {
+                let list: Vec<_> = bans.iter().map(|ban| (ban.network, ban.until)).collect();
+                let beyond = self.builder.loader.bans().set(&list);
+                if beyond > 0 {
+                    tracing::warn!(beyond, "more networks are banned than there is room for");
+                }
+                Reply::Done
+            }
+            Task::Withdraw { name } => {
+                self.builder.loader.artefacts().withdraw(&name);
+                Reply::Done
+            }
             Task::Hold => {
                 self.lock().held = descriptors.into_iter().next();
                 Reply::Done
@@ -219,6 +242,9 @@ impl EdgeProcess {
             Task::Supervision(supervision) => {
                 self.tell_metrics(&supervision);
                 Reply::Done
+            }
+            Task::Switches { .. } => {
+                refused("no-modules", "there is nothing yet that can be switched".to_owned())
             }
             Task::Keep { .. }
             | Task::Certificate { .. }
@@ -233,6 +259,31 @@ impl EdgeProcess {
             }
         };
         (reply, Vec::new())
+    }
+
+    fn load_artefact(
+        &self,
+        feed: &FeedSettings,
+        again: bool,
+        forced: bool,
+        descriptors: Vec<OwnedFd>,
+    ) -> Reply {
+        let Some(package) = descriptors.into_iter().next().map(File::from) else {
+            return refused("no-package", "an order came without its package".to_owned());
+        };
+        let bytes = match package::bytes(&package) {
+            Ok(bytes) => bytes,
+            Err(error) => return refused("no-package", error.to_string()),
+        };
+        let manner = match (again, forced) {
+            (true, _) => Manner::Again,
+            (false, true) => Manner::Forced,
+            (false, false) => Manner::Next,
+        };
+        match self.builder.loader.artefacts().load(feed, &bytes, manner, now()) {
+            Ok(()) => Reply::Done,
+            Err(diagnostics) => Reply::Refused { diagnostics },
+        }
     }
 
     fn set_challenges(&self, challenges: &[api::certificates::Challenge]) -> Reply {
@@ -269,6 +320,10 @@ impl EdgeProcess {
         let is_package = matches!(load.from, LoadFrom::Package { .. });
         let (sources, mode) = self.gather(load.from, given.as_ref())?;
         let built = self.builder.build(&sources, number, mode)?;
+        // A package was judged when it was read from files.
+        if let Some(before) = given.as_ref().filter(|_| !is_package && !load.force) {
+            difference::judge(before, &built.compiled)?;
+        }
         self.get_ready(number, built, &sources, source, given.filter(|_| is_package))
     }
 
@@ -335,10 +390,14 @@ impl EdgeProcess {
             snapshot::generation::AccessLog { to: AccessLogTarget::Off, ..compiled.access_log.clone() };
         let log = Arc::new(AccessLog::start(&silent, self.metrics.log_counts())?);
         let (threads, metrics) = (threads(compiled), self.metrics.clone());
-        let options = EdgeOptions { threads, seed: self.seed, metrics, access_log: log.clone() };
+        // Nor is anybody told of golden requests.
+        let events = Arc::new(Events::start(self.event_socket.clone(), self.metrics.event_counts())?);
+        let access_log = log.clone();
+        let options = EdgeOptions { threads, seed: self.seed, metrics, access_log, events: events.clone() };
         let edge = Edge::start(options, generation.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
         let edge = Arc::new(edge);
         parts.access_log = Some(log);
+        parts.events = Some(events);
         parts.edge = Some(edge.clone());
         self.lock_living().0 = Some(edge);
         Ok(())
@@ -421,6 +480,9 @@ impl EdgeProcess {
         if let Some(log) = &parts.access_log {
             log.reconfigure(&generation.snapshot.access_log);
         }
+        if let Some(events) = &parts.events {
+            events.enable(generation.snapshot.analytics.is_some());
+        }
         self.health.activate(generation.number);
         self.metrics.set_generation(generation.number, generation.snapshot.id);
         self.metrics.reload_finished(true, now());
@@ -487,6 +549,7 @@ impl EdgeProcess {
     fn finish(&self) {
         let mut parts = self.lock();
         let (edge, log, limits) = (parts.edge.take(), parts.access_log.take(), parts.drain.take());
+        let events = parts.events.take();
         drop(parts);
         if let Some(edge) = edge
             && !edge.drain(limits.unwrap_or_default())
@@ -495,6 +558,9 @@ impl EdgeProcess {
         }
         if let Some(log) = log {
             log.shutdown(LOG_END);
+        }
+        if let Some(events) = events {
+            events.shutdown(EVENTS_END);
         }
     }
 
@@ -541,13 +607,13 @@ fn describe(
         watched,
         standby: compiled.standby,
         bake_ms: milliseconds(compiled.bake),
-        roles: Vec::new(),
         drain: DrainLimits {
             idle_ms: milliseconds(compiled.drain.idle),
             requests_ms: milliseconds(compiled.drain.requests),
             tunnels_ms: milliseconds(compiled.drain.tunnels),
         },
         acme: compiled.acme.as_ref().map(|acme| sources::acme_settings(acme, &sources.file)),
+        roles: roles::wanted(compiled),
         threads: threads(compiled),
         diagnostics,
     }

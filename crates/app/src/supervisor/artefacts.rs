@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::diagnostic::Diagnostic;
-use api::process::{Load, LoadFrom, Loaded, Task};
+use api::process::{LoadFrom, Loaded, Task};
 use api::roles::{FeedSettings, RoleSettings};
 use base::happening::{Component, Happening, Severity, What};
 use base::time::Timestamp;
@@ -20,7 +20,7 @@ use feed::store::Store;
 
 use super::child::{AskError, Child, ChildWord};
 use super::control::CONFIRM;
-use super::fleet::{Fleet, Standby};
+use super::fleet::Standby;
 use super::taste::{Dish, Tasted, taste};
 use super::{LOAD, Supervisor, finding};
 use crate::builder::now;
@@ -33,8 +33,8 @@ const MAX_GIVEN_UP: usize = 64;
 
 /// An artefact in force.
 pub struct Artefact {
-    /// Its kind.
-    pub kind: String,
+    /// Its feed, as it was configured when it came.
+    pub feed: FeedSettings,
     /// Its generation.
     pub generation: u64,
     /// The package it came in.
@@ -59,8 +59,8 @@ pub struct Artefacts {
 
 /// One to be given to a process that is made ready to serve.
 pub struct Given {
-    /// The name of its feed.
-    pub name: String,
+    /// Its feed.
+    pub feed: FeedSettings,
     /// The package.
     pub package: File,
 }
@@ -68,7 +68,7 @@ pub struct Given {
 impl Given {
     /// The order that has a process load it.
     pub fn order(&self) -> Task {
-        Task::Artefact { name: self.name.clone(), back: false }
+        Task::Artefact { feed: self.feed.clone(), again: true, forced: false }
     }
 }
 
@@ -80,10 +80,10 @@ impl Artefacts {
 
     /// What every process gets before it serves.
     pub fn given(&self) -> io::Result<Vec<Given>> {
-        let give = |(name, artefact): (&String, &Artefact)| {
-            Ok(Given { name: name.clone(), package: artefact.package.try_clone()? })
+        let give = |artefact: &Artefact| {
+            Ok(Given { feed: artefact.feed.clone(), package: artefact.package.try_clone()? })
         };
-        self.in_force.iter().map(give).collect()
+        self.in_force.values().map(give).collect()
     }
 
     /// Their generations, to see whether anything has changed.
@@ -167,9 +167,10 @@ impl Supervisor {
     /// Has it tried, then loaded by the edge. Whatever goes wrong, what was in force stays.
     fn take_offer(&self, offer: &Offer) -> Result<(), Vec<Diagnostic>> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let kind = self.admit(offer)?;
-        let tasted = self.taste_artefact(offer)?;
-        let done = self.activate_artefact(&offer.name, &offer.package, false);
+        let feed = self.admit(offer)?;
+        let tasted = self.taste_artefact(offer, &feed)?;
+        let task = Task::Artefact { feed: feed.clone(), again: false, forced: offer.forced };
+        let done = self.activate_artefact(task, &offer.package);
         if let Err(error) = done {
             tasted.child.kill();
             let findings = match error {
@@ -182,11 +183,11 @@ impl Supervisor {
             };
             return Err(findings);
         }
-        self.commit_artefact(offer, kind, tasted)
+        self.commit_artefact(offer, feed, tasted)
     }
 
     /// What can be told without trying it.
-    fn admit(&self, offer: &Offer) -> Result<String, Vec<Diagnostic>> {
+    fn admit(&self, offer: &Offer) -> Result<FeedSettings, Vec<Diagnostic>> {
         let fleet = self.fleet();
         let Some(feed) = feeds(&fleet.force.loaded).into_iter().find(|feed| feed.name == offer.name) else {
             return Err(vec![finding(
@@ -204,19 +205,19 @@ impl Supervisor {
         }
         match fleet.artefacts.is_given_up(&offer.name, offer.generation) {
             Some(reason) => Err(vec![finding("given-up", format!("it is not tried again: {reason}"))]),
-            None => Ok(feed.kind),
+            None => Ok(feed),
         }
     }
 
     /// What is in force, and this one, in a process that may die over it.
-    fn taste_artefact(&self, offer: &Offer) -> Result<Tasted, Vec<Diagnostic>> {
+    fn taste_artefact(&self, offer: &Offer, feed: &FeedSettings) -> Result<Tasted, Vec<Diagnostic>> {
         let unreadable = |error: io::Error| vec![finding("no-package", error.to_string())];
         let (load, config, given, tickets) = {
             let fleet = self.fleet();
             let mut given = fleet.artefacts.given().map_err(unreadable)?;
-            given.retain(|given| given.name != offer.name);
+            given.retain(|given| given.feed.name != offer.name);
             let package = offer.package.try_clone().map_err(unreadable)?;
-            given.push(Given { name: offer.name.clone(), package });
+            given.push(Given { feed: feed.clone(), package });
             let config = fleet.force.package.try_clone().map_err(unreadable)?;
             (fleet.load_in_force(), config, given, fleet.tickets.clone())
         };
@@ -229,18 +230,22 @@ impl Supervisor {
         tasted
     }
 
-    /// Has the edge that serves load it; `back` allows an older one.
-    fn activate_artefact(&self, name: &str, package: &File, back: bool) -> Result<(), AskError> {
+    /// Has the edge that serves load it.
+    fn activate_artefact(&self, task: Task, package: &File) -> Result<(), AskError> {
         let active = self.fleet().active.clone().ok_or(AskError::Gone)?;
         // If it dies over this, that is not the fault of the configuration.
         self.fleet().suspect = Some(active.clone());
-        let task = Task::Artefact { name: name.to_owned(), back };
         let done = active.ask(task, &[package.as_fd()], LOAD).map(drop);
         self.fleet().suspect = None;
         done
     }
 
-    fn commit_artefact(&self, offer: &Offer, kind: String, tasted: Tasted) -> Result<(), Vec<Diagnostic>> {
+    fn commit_artefact(
+        &self,
+        offer: &Offer,
+        feed: FeedSettings,
+        tasted: Tasted,
+    ) -> Result<(), Vec<Diagnostic>> {
         let package = offer.package.try_clone();
         let package = package.map_err(|error| vec![finding("no-package", error.to_string())])?;
         let kept = self.store(&offer.name).and_then(|store| {
@@ -259,7 +264,7 @@ impl Supervisor {
         });
         let at = Instant::now();
         let artefact = Artefact {
-            kind,
+            feed,
             generation: offer.generation,
             package,
             since: now(),
@@ -352,10 +357,10 @@ impl Supervisor {
     pub fn confirm_artefact(&self, name: &str) -> Result<(), String> {
         let mut fleet = self.fleet();
         match fleet.artefacts.in_force.get_mut(name) {
-            Some(artefact) if artefact.confirm.take().is_some() => Ok(()),
-            Some(_) => {
-                Err(format!("generation {} of {name} needs no confirmation", fleet_generation(&fleet, name)))
-            }
+            Some(artefact) => match artefact.confirm.take() {
+                Some(_) => Ok(()),
+                None => Err(format!("generation {} of {name} needs no confirmation", artefact.generation)),
+            },
             None => Err(format!("no generation of {name} is in force")),
         }
     }
@@ -375,7 +380,7 @@ impl Supervisor {
         tracing::error!("{message}");
         self.fleet().artefacts.give_up(name, bad, reason);
         if let Some((generation, package)) = good.good {
-            self.return_to(name, good.kind, generation, package);
+            self.return_to(good.feed, generation, package);
         } else if let Some(active) = self.fleet().active.clone() {
             active.tell(Task::Withdraw { name: name.to_owned() });
         }
@@ -395,25 +400,23 @@ impl Supervisor {
         true
     }
 
-    fn return_to(&self, name: &str, kind: String, generation: u64, package: File) {
-        match self.activate_artefact(name, &package, true) {
+    fn return_to(&self, feed: FeedSettings, generation: u64, package: File) {
+        let name = feed.name.clone();
+        let task = Task::Artefact { feed: feed.clone(), again: true, forced: false };
+        match self.activate_artefact(task, &package) {
             Ok(()) => {}
             // Who is started instead of it gets the right one.
             Err(error) => tracing::warn!(feed = name, %error, "the edge did not go back"),
         }
-        if let Ok(store) = self.store(name)
+        if let Ok(store) = self.store(&name)
             && let Err(error) = store.mark_active(generation)
         {
             tracing::warn!(feed = name, %error, "the way back could not be kept on disk");
         }
         let artefact =
-            Artefact { kind, generation, package, since: now(), bake: None, confirm: None, good: None };
-        self.fleet().artefacts.in_force.insert(name.to_owned(), artefact);
+            Artefact { feed, generation, package, since: now(), bake: None, confirm: None, good: None };
+        self.fleet().artefacts.in_force.insert(name, artefact);
     }
-}
-
-fn fleet_generation(fleet: &Fleet, name: &str) -> u64 {
-    fleet.artefacts.in_force.get(name).map_or(0, |artefact| artefact.generation)
 }
 
 /// Gives a process that is about to serve for the first time what the state folder holds. One that cannot be loaded gives way
@@ -431,13 +434,13 @@ pub fn furnish_at_start(supervisor: &Supervisor, child: Arc<Child>) -> io::Resul
         };
         for (generation, bytes) in store.candidates() {
             let package = package::in_memory(&bytes)?;
-            let task = Task::Artefact { name: feed.name.clone(), back: true };
+            let task = Task::Artefact { feed: feed.clone(), again: true, forced: false };
             match child.ask(task, &[package.as_fd()], LOAD) {
                 Ok(_) => {
-                    let (kind, since) = (feed.kind.clone(), now());
+                    let (name, since) = (feed.name.clone(), now());
                     let artefact =
-                        Artefact { kind, generation, package, since, bake: None, confirm: None, good: None };
-                    supervisor.fleet().artefacts.in_force.insert(feed.name.clone(), artefact);
+                        Artefact { feed, generation, package, since, bake: None, confirm: None, good: None };
+                    supervisor.fleet().artefacts.in_force.insert(name, artefact);
                     break;
                 }
                 Err(AskError::Refused(findings)) => {

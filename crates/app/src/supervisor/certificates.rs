@@ -116,7 +116,7 @@ fn listen(supervisor: &Supervisor, said: &Receiver<ChildWord>, running: Option<&
 }
 
 /// Gives pending challenges to the edge; the next edge gets them with the sockets. Answers whether one has them.
-fn pass_on(supervisor: &Supervisor, challenges: Vec<Challenge>) -> bool {
+pub fn pass_on(supervisor: &Supervisor, challenges: Vec<Challenge>) -> bool {
     let (active, trial) = {
         let mut fleet = supervisor.fleet();
         fleet.challenges.clone_from(&challenges);

@@ -102,7 +102,7 @@ impl Supervisor {
         }
     }
 
-    fn change(
+    pub fn change(
         &self,
         from: LoadFrom,
         package: Option<&File>,

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use api::admin::{GenerationSource, ProcessRole, Refusal};
 use api::certificates::Challenge;
 use api::diagnostic::Diagnostic;
-use api::process::{Activate, Load, LoadFrom, Loaded, MetricsOrder, SetAside, Supervision, Task, TicketKey};
+use api::process::{
+    Activate, Ban, Load, LoadFrom, Loaded, MetricsOrder, SetAside, Supervision, Task, TicketKey,
+};
 use base::time::Timestamp;
 use rustix::process::Pid;
 
@@ -92,6 +94,8 @@ pub struct Fleet {
     pub roles: Vec<(ProcessRole, Arc<Child>)>,
     /// Artefacts other than the configuration.
     pub artefacts: Artefacts,
+    /// Who is banned.
+    pub bans: Vec<Ban>,
     /// Their sockets.
     pub sockets: Sockets,
     /// The generation in force.

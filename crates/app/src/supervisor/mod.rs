@@ -12,6 +12,7 @@ mod guard;
 mod journal;
 mod notify;
 mod roles;
+mod signals;
 mod sockets;
 mod start;
 mod status;
@@ -30,6 +31,8 @@ use anyhow::Context as _;
 use api::admin::{GenerationSource, Status};
 use api::diagnostic::{Diagnostic, Severity};
 use api::process::{DrainLimits, LoadFrom, Task, TicketKey};
+use api::seal::Keyring;
+use api::signal::Meter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use child::{Launch, own_program};
@@ -130,6 +133,10 @@ pub struct Supervisor {
     launch: Mutex<Launch>,
     /// What happened.
     journal: Arc<Journal>,
+    /// Whose signals count.
+    keys: Keyring,
+    /// Which of them have come.
+    meter: Mutex<Meter>,
     taste: TasteLimits,
     notify: Notify,
     started: Instant,
@@ -168,6 +175,7 @@ impl Supervisor {
         };
         let number = load.number;
         let child = self.start_child(&tickets)?;
+        self.tell_bans(&child);
         let loaded = child.ask(Task::Load(load), &[package.as_fd()], LOAD).and_then(|_| {
             let mut given = artefacts.iter();
             given.try_for_each(|given| child.ask(given.order(), &[given.package.as_fd()], LOAD).map(drop))

@@ -10,6 +10,7 @@ use std::time::Instant;
 use api::admin::{GenerationSource, Refusal};
 use api::diagnostic::Diagnostic;
 use api::process::{Adopted, Load, LoadFrom, Loaded, Reply, Supervision, Task, TicketKey};
+use api::seal::Keyring;
 
 use super::artefacts::{Artefacts, furnish_at_start};
 use super::child::Child;
@@ -84,6 +85,7 @@ pub fn start(
             .collect(),
         keeper: None,
         artefacts: Artefacts::default(),
+        bans: Vec::new(),
         roles: Vec::new(),
         sockets,
         force: Force::now(loaded, source, package),
@@ -99,7 +101,10 @@ pub fn start(
         given_up: HashMap::new(),
         ending: false,
     };
+    let keys = Keyring::new([state.machine_key()?.public().into()])?;
     let supervisor = Supervisor {
+        keys,
+        meter: Mutex::default(),
         origin: settings.origin,
         state,
         journal: settings.launch.journal.clone(),
@@ -153,8 +158,12 @@ fn first_generation(
     let number = state.highest() + 1;
     let load =
         Load { number, from: settings.origin.load_from(), source: settings.origin.source(), force: false };
-    let dish = |load, package| Dish { load, package, artefacts: &[], tickets: keys };
-    let attempt = taste(&settings.launch, settings.taste, dish(load, None), None);
+    let attempt = taste(
+        &settings.launch,
+        settings.taste,
+        Dish { load, package: None, artefacts: &[], tickets: keys },
+        None,
+    );
     let diagnostics = match attempt.and_then(|tasted| listen(sockets, tasted)) {
         Ok(Tasted { child, loaded, package }) => {
             let source = settings.origin.source();
@@ -172,7 +181,8 @@ fn first_generation(
             source: GenerationSource::LastGood,
             force: false,
         };
-        let tasted = taste(&settings.launch, settings.taste, dish(load, Some(&package)), None);
+        let dish = Dish { load, package: Some(&package), artefacts: &[], tickets: keys };
+        let tasted = taste(&settings.launch, settings.taste, dish, None);
         match tasted.and_then(|tasted| listen(sockets, tasted)) {
             Ok(Tasted { child, loaded, package }) if loaded.file != COMMAND_LINE => {
                 let source = GenerationSource::LastGood;

@@ -80,8 +80,14 @@ pub fn taste(
         )]);
     };
     let feeds = super::artefacts::feeds(&loaded);
-    for given in artefacts.iter().filter(|given| feeds.iter().any(|feed| feed.name == given.name)) {
-        trial.ask(given.order(), Some(&given.package), &format!("loading the data of {}", given.name))?;
+    for given in artefacts {
+        // As the generation says that is tasted; one without this feed does not want it.
+        let Some(feed) = feeds.iter().find(|feed| feed.name == given.feed.name) else { continue };
+        let task = Task::Artefact { feed: feed.clone(), again: true, forced: false };
+        trial.ask(task, Some(&given.package), &format!("loading the data of {}", feed.name))?;
+    }
+    if let Some(supervisor) = supervisor {
+        supervisor.tell_bans(&trial.child);
     }
     trial.ask(Task::Rehearse, None, "its deferred work and golden requests")?;
     trial.good = true;
