@@ -5,6 +5,7 @@ mod builder;
 mod channel;
 mod cli;
 mod demo;
+mod drill;
 mod edge_process;
 mod keeper;
 mod package;
@@ -66,6 +67,7 @@ pub fn main() -> ExitCode {
         Some(Command::Status(place)) => status(&place, &terminal),
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
+        Some(Command::Drill(arguments)) => drill::drill(&arguments, &terminal),
         Some(Command::Child(arguments)) => run::run_child(&arguments),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "rempart", &mut std::io::stdout());

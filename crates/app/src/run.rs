@@ -135,6 +135,7 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
         Role::Edge => c"rempart-edge",
         Role::Keeper => c"rempart-keeper",
         Role::DemoSite => c"rempart-demo",
+        Role::DrillGuard => c"rempart-guard",
     };
     rustix::thread::set_name(name)?;
     let stdin = || std::io::stdin().as_fd().try_clone_to_owned();
@@ -145,6 +146,8 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
         }
         Role::Keeper => keeper::run(&arguments.state_dir, stdin()?.into()),
         Role::DemoSite => demo_site(),
+        Role::DrillGuard if drills::guard::watch(&arguments.state_dir) => Ok(EXIT_OK),
+        Role::DrillGuard => anyhow::bail!("{} is not the folder of a drill", arguments.state_dir.display()),
     }
 }
 

@@ -4,8 +4,9 @@
 
 use std::path::Path;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use base::time::Timestamp;
 use snapshot::generation::Snapshot;
 
 use crate::connection::{Connection, ListenerState};
@@ -25,6 +26,21 @@ const PAGE: usize = 4096;
 /// How long a fault that strikes later waits.
 const DEFERRED_WAIT: Duration = Duration::from_secs(2);
 const ACTIVATED_WAIT: Duration = Duration::from_secs(1);
+
+/// The variable that names the safeguard to leave out, so that a drill can be seen to fail.
+const WITHOUT: &str = "REMPART_WITHOUT";
+
+/// Whether this safeguard is left out.
+pub fn without(safeguard: &str) -> bool {
+    static LEFT_OUT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(WITHOUT).ok());
+    LEFT_OUT.as_deref() == Some(safeguard)
+}
+
+/// A duration as the wall clock sees it, in microseconds: what a safeguard called `monotonic` is there against.
+pub(crate) fn by_wall_clock(since: Timestamp) -> u64 {
+    let now = Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
+    now.0.wrapping_sub(since.0)
+}
 
 /// Whether a generation has the fault of this name.
 fn has(snapshot: &Snapshot, name: &str) -> bool {

@@ -35,7 +35,7 @@ pub fn signal(pid: u32, signal: Signal) {
     let target = i32::try_from(pid).ok().and_then(Pid::from_raw);
     if let Some(target) = target {
         // Gone already: what was wanted has come about.
-        drop(rustix::process::kill_process(target, signal));
+        rustix::process::kill_process(target, signal).unwrap_or_default();
     }
 }
 

@@ -226,6 +226,9 @@ impl EdgeProcess {
             | Task::Wanted { .. }
             | Task::Settings { .. }
             | Task::Happened { .. }
+            | Task::Artefact { .. }
+            | Task::Switches { .. }
+            | Task::Signal { .. }
             | Task::Offered { .. }
             | Task::Feed { .. } => {
                 refused("not-this-role", "an edge process does nothing of that".to_owned())
@@ -546,6 +549,7 @@ fn describe(
         },
         acme: compiled.acme.as_ref().map(|acme| sources::acme_settings(acme, &sources.file)),
         threads: threads(compiled),
+        roles: Vec::new(),
         diagnostics,
     }
 }

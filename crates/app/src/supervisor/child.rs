@@ -441,6 +441,9 @@ fn read(channel: &Channel, inbox: &Inbox, first: &SyncSender<First>, words: Opti
                 drop(first.try_send(First::Hello { pid, version, instance }));
             }
             Word::Adopt(adopted) => drop(first.try_send(First::Adopt(adopted, descriptors))),
+            Word::Happened { .. } | Word::Offer { .. } => {
+                tracing::debug!("a word of a role that this supervisor does not start");
+            }
             Word::Challenges { serial, challenges } => {
                 // A keeper that says more than can be heard waits for its confirmation, and says it again.
                 drop(words.map(|words| words.try_send(KeeperWord { serial, challenges })));

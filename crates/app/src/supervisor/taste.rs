@@ -67,6 +67,11 @@ pub fn taste(
             "the process that tried it answered something else".to_owned(),
         )]);
     };
+    #[cfg(feature = "faults")]
+    if edge::fault::without("taster") {
+        trial.good = true;
+        return Ok(Tasted { child: trial.child.clone(), loaded: *loaded, package: package.into() });
+    }
     trial.ask(Task::Rehearse, None, "its deferred work and golden requests")?;
     trial.good = true;
     Ok(Tasted { child: trial.child.clone(), loaded: *loaded, package: package.into() })
