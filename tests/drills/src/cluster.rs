@@ -161,8 +161,8 @@ impl Cluster {
     pub fn start(&mut self) -> Result<(), DrillError> {
         let failed = || DrillError::system("Rempart could not be started");
         let log = File::options().create(true).append(true).open(self.path("log.txt")).map_err(failed())?;
-        let mut command = self.command(&["run", "--config"]);
-        command.arg(self.path("rempart.toml")).stdout(Stdio::null()).stderr(log).process_group(0);
+        let mut command = self.command(&["run"]);
+        command.arg("--config").arg(self.path("rempart.toml")).stdout(Stdio::null()).stderr(log).process_group(0);
         self.supervisor = Some(command.spawn().map_err(failed())?);
         Ok(())
     }

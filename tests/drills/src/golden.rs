@@ -65,7 +65,7 @@ impl Corpus {
 pub enum Fate {
     /// An origin answered it.
     Served,
-    /// Rempart answered with 4xx, or hung up.
+    /// Rempart answered with 4xx or 501.
     Refused,
     /// Rempart failed: a 5xx of its own, or no answer in time.
     Failed,
@@ -122,7 +122,8 @@ async fn ask(address: SocketAddr, golden: &Golden) -> io::Result<Answer> {
 fn fate(answer: &io::Result<Answer>) -> Fate {
     match answer {
         Ok(answer) if answer.is_of_origin() => Fate::Served,
-        Ok(answer) if answer.status >= 500 => Fate::Failed,
+        // "I do not know that coding or method" is a refusal (RFC 9110 section 15.6.2); every other 5xx is a failure.
+        Ok(answer) if answer.status >= 500 && answer.status != 501 => Fate::Failed,
         Ok(_) => Fate::Refused,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Fate::Failed,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Fate::Failed,

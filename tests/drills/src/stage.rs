@@ -120,7 +120,7 @@ impl Stage {
         }
         for excuse in self.excuses.clone() {
             let only = std::slice::from_ref(&excuse);
-            let judged = |record: &&crate::traffic::Record| is_excused(record.scheduled, record.ended, only);
+            let judged = |record: &&crate::traffic::Record| is_excused(record.began(), record.ended, only);
             let all = self.log.records.iter().filter(judged).count();
             let harmed = self.log.records.iter().filter(judged).filter(|r| r.class != Class::Good).count();
             self.figure(&format!("not judged ({})", excuse.why), format!("{harmed} harmed of {all}"));

@@ -110,6 +110,13 @@ pub struct Record {
     pub detail: Option<String>,
 }
 
+impl Record {
+    /// Since when something could happen to it: since it was sent, or due when it never was.
+    pub fn began(&self) -> Duration {
+        self.sent.unwrap_or(self.scheduled)
+    }
+}
+
 /// Everything that was seen.
 #[derive(Clone, Debug, Default)]
 pub struct Log {

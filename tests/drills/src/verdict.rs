@@ -143,7 +143,7 @@ pub fn zero(log: &Log, corpus: &Corpus, kills: &[Duration], excuses: &[Excuse], 
     let judged: Vec<&Record> = log
         .records
         .iter()
-        .filter(|record| !is_excused(record.scheduled, record.ended, excuses) && !in_flight(record, kills))
+        .filter(|record| !is_excused(record.began(), record.ended, excuses) && !in_flight(record, kills))
         .collect();
     let count = |wanted: fn(Class) -> bool| judged.iter().filter(|record| wanted(record.class)).count();
     let none = |key, claim: &str, wanted: fn(Class) -> bool| {
@@ -221,8 +221,7 @@ fn premise(log: &Log, due: usize) -> Assertion {
 
 /// Whether the drill itself killed the process that had this visitor. Counted, and not held against anybody.
 pub fn in_flight(record: &Record, kills: &[Duration]) -> bool {
-    let sent = record.sent.unwrap_or(record.scheduled);
-    record.class == Class::Reset && kills.iter().any(|kill| spans(sent, record.ended, *kill))
+    record.class == Class::Reset && kills.iter().any(|kill| spans(record.began(), record.ended, *kill))
 }
 
 fn spans(sent: Duration, ended: Duration, kill: Duration) -> bool {

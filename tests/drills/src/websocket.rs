@@ -20,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub async fn talk(address: SocketAddr, witness: &Witness) {
     let mut socket: Option<WebSocketStream<Wire>> = None;
     let mut number = 0u64;
+    // An open socket is in flight all the time: if it breaks, then while it was used after this.
+    let mut heard = witness.clock.now();
     while !witness.is_over() {
         number += 1;
         let scheduled = witness.clock.now();
@@ -31,7 +33,8 @@ pub async fn talk(address: SocketAddr, witness: &Witness) {
             Err(error) => (Class::of_error(&error), Some(error.to_string())),
         };
         let ended = witness.clock.now();
-        witness.note(Record { kind: Kind::WebSocket, scheduled, sent: Some(scheduled), ended, class, detail });
+        witness.note(Record { kind: Kind::WebSocket, scheduled, sent: Some(heard), ended, class, detail });
+        heard = ended;
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -47,7 +50,7 @@ async fn say(
             Some(socket) => socket,
             None => {
                 let wire = Wire::connect(address, None).await?;
-                let url = format!("ws://{}/socket", HOSTS[0]);
+                let url = format!("ws://{}/socket", HOSTS[1]);
                 client_async(url, wire).await.map_err(broken)?.0
             }
         };
