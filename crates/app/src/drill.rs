@@ -112,8 +112,13 @@ fn list(options: &Options, terminal: &Terminal) {
 /// One run as a table.
 fn told(run: &Run) -> String {
     let without = run.without.map_or_else(String::new, |(name, _)| format!(" WITHOUT {name}"));
-    let mut text =
-        format!("drill {} {}{without}: {} ({:.0} s)\n", run.number, run.title, report::outcome(run), run.seconds);
+    let mut text = format!(
+        "drill {} {}{without}: {} ({:.0} s)\n",
+        run.number,
+        run.title,
+        report::outcome(run),
+        run.seconds
+    );
     for Assertion { claim, limit, measured, passed, .. } in &run.assertions {
         let mark = if *passed { "held  " } else { "FAILED" };
         text += &format!("  {mark}  {claim}: {measured} (limit {limit})\n");

@@ -83,7 +83,10 @@ impl Cluster {
         let leash = guard.stdin.take();
         let cluster = Self {
             program: options.program.clone(),
-            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
             plain: free_address()?,
             tls: free_address()?,
             origins,
@@ -150,7 +153,9 @@ impl Cluster {
         let mut command = Command::new(&self.program);
         command.args(words).arg("--json").arg("--state-dir").arg(self.state());
         command.current_dir(&self.folder).env("HOME", &self.folder).stdin(Stdio::null());
-        for variable in ["RUST_LOG", "REMPART_LOG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "XDG_STATE_HOME"] {
+        for variable in
+            ["RUST_LOG", "REMPART_LOG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "XDG_STATE_HOME"]
+        {
             command.env_remove(variable);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -162,7 +167,12 @@ impl Cluster {
         let failed = || DrillError::system("Rempart could not be started");
         let log = File::options().create(true).append(true).open(self.path("log.txt")).map_err(failed())?;
         let mut command = self.command(&["run"]);
-        command.arg("--config").arg(self.path("rempart.toml")).stdout(Stdio::null()).stderr(log).process_group(0);
+        command
+            .arg("--config")
+            .arg(self.path("rempart.toml"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0);
         self.supervisor = Some(command.spawn().map_err(failed())?);
         Ok(())
     }
@@ -176,8 +186,10 @@ impl Cluster {
 
     /// Waits for a standby.
     pub fn await_standby(&self) -> Result<Status, DrillError> {
-        self.await_status(PATIENCE, |status| status.supervision.standby && pid_of(status, ProcessRole::Edge).is_some())
-            .ok_or_else(|| self.late("a standby", PATIENCE))
+        self.await_status(PATIENCE, |status| {
+            status.supervision.standby && pid_of(status, ProcessRole::Edge).is_some()
+        })
+        .ok_or_else(|| self.late("a standby", PATIENCE))
     }
 
     /// The error for what did not come, with the end of the log.
@@ -297,8 +309,7 @@ impl Cluster {
     pub fn stored(&self) -> Vec<u64> {
         let entries = fs::read_dir(self.state().join("generations")).into_iter().flatten().flatten();
         let number = |name: &str| name.strip_suffix(".generation")?.parse().ok();
-        let mut numbers: Vec<u64> =
-            entries.filter_map(|entry| number(entry.file_name().to_str()?)).collect();
+        let mut numbers: Vec<u64> = entries.filter_map(|entry| number(entry.file_name().to_str()?)).collect();
         numbers.sort_unstable_by(|a, b| b.cmp(a));
         numbers
     }

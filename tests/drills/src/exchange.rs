@@ -43,7 +43,10 @@ impl Answer {
 }
 
 /// Sends the request and reads the answer. An end before the answer is complete is an `UnexpectedEof`.
-pub async fn exchange(wire: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8]) -> io::Result<Answer> {
+pub async fn exchange(
+    wire: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &[u8],
+) -> io::Result<Answer> {
     wire.write_all(request).await?;
     wire.flush().await?;
     let (mut answer, mut rest) = head(wire).await?;
@@ -53,7 +56,8 @@ pub async fn exchange(wire: &mut (impl AsyncRead + AsyncWrite + Unpin), request:
     if answer.status == 101 || answer.status == 204 || answer.status == 304 {
         return Ok(answer);
     }
-    let chunked = answer.field("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+    let chunked =
+        answer.field("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
     let length = answer.field("content-length").and_then(|length| length.trim().parse::<usize>().ok());
     answer.body = match (chunked, length) {
         (true, _) => read_chunks(wire, rest).await?,
@@ -68,7 +72,10 @@ async fn head(wire: &mut (impl AsyncRead + Unpin)) -> io::Result<(Answer, Vec<u8
     head_after(wire, Vec::new()).await
 }
 
-async fn head_after(wire: &mut (impl AsyncRead + Unpin), mut bytes: Vec<u8>) -> io::Result<(Answer, Vec<u8>)> {
+async fn head_after(
+    wire: &mut (impl AsyncRead + Unpin),
+    mut bytes: Vec<u8>,
+) -> io::Result<(Answer, Vec<u8>)> {
     loop {
         if let Some(end) = find(&bytes, b"\r\n\r\n") {
             let rest = bytes.split_off(end + 4);
@@ -114,7 +121,10 @@ async fn read_to_end(wire: &mut (impl AsyncRead + Unpin), mut body: Vec<u8>) -> 
     }
 }
 
-pub(crate) async fn read_chunks(wire: &mut (impl AsyncRead + Unpin), mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_chunks(
+    wire: &mut (impl AsyncRead + Unpin),
+    mut bytes: Vec<u8>,
+) -> io::Result<Vec<u8>> {
     let (mut body, mut at) = (Vec::new(), 0);
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "a broken chunk");
     loop {
@@ -151,7 +161,8 @@ fn parse(head: &[u8]) -> io::Result<Answer> {
     let text = std::str::from_utf8(head).map_err(|_| broken())?;
     let mut lines = text.split("\r\n");
     let line = lines.next().unwrap_or_default();
-    let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).ok_or_else(broken)?;
+    let status =
+        line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).ok_or_else(broken)?;
     let fields = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
@@ -180,7 +191,11 @@ mod tests {
     fn bodies_of_every_framing_are_read_to_their_end() {
         for (bytes, status, body) in [
             (&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..], 200, &b"ok"[..]),
-            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1;x\r\nk\r\n0\r\n\r\n", 200, b"ok"),
+            (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1;x\r\nk\r\n0\r\n\r\n",
+                200,
+                b"ok",
+            ),
             (b"HTTP/1.1 503 No\r\n\r\nto the end", 503, b"to the end"),
             (b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx", 200, b"x"),
             (b"HTTP/1.1 204 None\r\n\r\n", 204, b""),

@@ -21,7 +21,8 @@ pub const PREFIX: &str = "rempart-drill-";
 
 /// Waits until standard input closes, then sweeps. False when the folder is not one of a drill: then nothing is done.
 pub fn watch(folder: &Path) -> bool {
-    let is_drill = folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
+    let is_drill =
+        folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
     if !is_drill {
         return false;
     }

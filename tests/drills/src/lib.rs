@@ -89,11 +89,7 @@ impl Options {
     /// A time as it passes in a drill; never so short that nothing can be seen in it.
     pub fn compressed(&self, span: Duration) -> Duration {
         const LEAST: Duration = Duration::from_secs(2);
-        if self.factor.is_finite() && self.factor > 0.0 {
-            span.div_f64(self.factor).max(LEAST)
-        } else {
-            span
-        }
+        if self.factor.is_finite() && self.factor > 0.0 { span.div_f64(self.factor).max(LEAST) } else { span }
     }
 }
 

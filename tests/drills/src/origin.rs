@@ -65,8 +65,7 @@ impl Origins {
     /// Starts them on free ports of the loopback interface.
     pub fn start() -> Result<Self, DrillError> {
         let failed = || DrillError::system("the origins of the drill could not be started");
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed())?;
         let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).map_err(failed());
         let listeners = [bind()?, bind()?];
         let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); COUNT];
@@ -141,7 +140,8 @@ async fn serve(mut stream: TcpStream, index: usize, seen: &Seen) -> io::Result<(
             Some(number) => ("200 OK", plan::page(&host, number)),
             None => ("200 OK", format!("{host} has this at {target}\n").into_bytes()),
         };
-        let head = format!("HTTP/1.1 {status}\r\n{SIGNATURE}: {index}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 {status}\r\n{SIGNATURE}: {index}\r\nContent-Length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).await?;
         if method != "HEAD" {
             stream.write_all(&body).await?;

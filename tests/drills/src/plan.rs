@@ -136,8 +136,11 @@ mod tests {
     #[test]
     fn every_round_has_every_kind_and_both_sites_get_all_of_them() {
         for host in HOSTS {
-            let kinds: std::collections::HashSet<_> =
-                (0..2 * ROUND).map(asked).filter(|asked| asked.host == host).map(|asked| asked.kind).collect();
+            let kinds: std::collections::HashSet<_> = (0..2 * ROUND)
+                .map(asked)
+                .filter(|asked| asked.host == host)
+                .map(|asked| asked.kind)
+                .collect();
             assert_eq!(kinds.len(), 6, "{host}: {kinds:?}");
         }
     }

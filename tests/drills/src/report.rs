@@ -45,8 +45,11 @@ pub fn outcome(run: &Run) -> &'static str {
 
 /// A table of all runs, and under it every claim of each.
 pub fn summary(runs: &[Run]) -> String {
-    let mut text = "# Drills: the last runs kept\n\n<!-- Written by `rempart drill --report`; do not edit. -->\n\n".to_owned();
-    text += "| drill | what it re-enacts | without | outcome | claims | visitors |\n|---|---|---|---|---|---|\n";
+    let mut text =
+        "# Drills: the last runs kept\n\n<!-- Written by `rempart drill --report`; do not edit. -->\n\n"
+            .to_owned();
+    text +=
+        "| drill | what it re-enacts | without | outcome | claims | visitors |\n|---|---|---|---|---|---|\n";
     for run in runs {
         let held = run.assertions.iter().filter(|assertion| assertion.passed).count();
         text += &format!(
@@ -209,7 +212,9 @@ mod tests {
     #[test]
     fn a_page_says_what_came_of_each_run_and_escapes_what_it_quotes() {
         let page = page(&[run(None, true), run(Some(0), false)]);
-        for text in ["With every safeguard", "Without the safeguard", "failed, as it must", "<svg", "color-scheme"] {
+        for text in
+            ["With every safeguard", "Without the safeguard", "failed, as it must", "<svg", "color-scheme"]
+        {
             assert!(page.contains(text), "{text}");
         }
         assert!(!page.contains("<script") && !page.contains("something <b>"));

@@ -205,8 +205,7 @@ impl Traffic {
         let failed = || DrillError::system("the traffic of the drill could not be started");
         let witness = Witness { clock, over: Arc::default(), log: Arc::default() };
         let connector = wire::connector().map_err(|error| DrillError::Unexpected(error.to_string()))?;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed())?;
         let thread = std::thread::Builder::new().name("drill-traffic".to_owned()).spawn({
             let witness = witness.clone();
             move || {
@@ -399,6 +398,9 @@ mod tests {
             log.records.iter().filter(|r| r.kind != Kind::WebSocket).map(|r| r.scheduled).collect();
         scheduled.sort_unstable();
         let gap = Duration::from_millis(2);
-        assert!(scheduled.windows(2).all(|pair| pair[1] - pair[0] == gap), "at the fixed rate: {scheduled:?}");
+        assert!(
+            scheduled.windows(2).all(|pair| pair[1] - pair[0] == gap),
+            "at the fixed rate: {scheduled:?}"
+        );
     }
 }

@@ -133,13 +133,21 @@ impl Run {
     pub fn is_as_it_should_be(&self) -> bool {
         match self.without {
             None => self.passed(),
-            Some((_, key)) => self.assertions.iter().any(|assertion| assertion.key == key && !assertion.passed),
+            Some((_, key)) => {
+                self.assertions.iter().any(|assertion| assertion.key == key && !assertion.passed)
+            }
         }
     }
 }
 
 /// What visitors saw, as claims: no failure of Rempart's own, nobody blocked, no attack let through.
-pub fn zero(log: &Log, corpus: &Corpus, kills: &[Duration], excuses: &[Excuse], due: usize) -> Vec<Assertion> {
+pub fn zero(
+    log: &Log,
+    corpus: &Corpus,
+    kills: &[Duration],
+    excuses: &[Excuse],
+    due: usize,
+) -> Vec<Assertion> {
     let judged: Vec<&Record> = log
         .records
         .iter()

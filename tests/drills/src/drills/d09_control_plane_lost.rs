@@ -64,7 +64,13 @@ fn lose_control(stage: &mut Stage, edge: u32) -> Result<(), DrillError> {
     stage.pass(span);
     let serves = pids::lives(edge);
     let measured = format!("process {edge} {}", if serves { "serves" } else { "has ended" });
-    stage.expect("edge-serves-on", "The edge serves on without a supervisor", "the same process", measured, serves);
+    stage.expect(
+        "edge-serves-on",
+        "The edge serves on without a supervisor",
+        "the same process",
+        measured,
+        serves,
+    );
     // No site has this host yet, which is what 421 says (RFC 9110 section 15.5.20).
     let status = stage.cluster.look("later.test").map_or(0, |seen| seen.status);
     stage.expect("change-waits", "The change is not in force meanwhile", "421", status, status == 421);
@@ -109,13 +115,25 @@ fn lose_store(stage: &mut Stage) -> Result<(), DrillError> {
     lost.map_err(DrillError::system("the store could not be taken away"))?;
     let text = stage.cluster.config_with_site("unkept");
     if stage.cluster.status().is_none() {
-        stage.expect("store-lost-said", "A change without the store says so", "not-kept", "nobody runs", false);
+        stage.expect(
+            "store-lost-said",
+            "A change without the store says so",
+            "not-kept",
+            "nobody runs",
+            false,
+        );
         return Ok(());
     }
     let outcome = stage.cluster.configure(&text)?;
     let said = outcome.diagnostics.iter().any(|found| found.code == "not-kept") || !outcome.active;
     let measured = super::codes(&outcome);
-    stage.expect("store-lost-said", "A change without the store is refused, or says that it is not kept", "said", measured, said);
+    stage.expect(
+        "store-lost-said",
+        "A change without the store is refused, or says that it is not kept",
+        "said",
+        measured,
+        said,
+    );
     let serves = stage.cluster.look(crate::cluster::FIRST_HOST).is_ok_and(|seen| seen.of_origin);
     stage.expect("store-lost-serves", "Visitors are served all the same", "yes", yes(serves), serves);
     Ok(())

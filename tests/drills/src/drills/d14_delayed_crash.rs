@@ -40,18 +40,31 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     let bad = stage.cluster.config_with_site(FAULT);
     let outcome = stage.cluster.configure(&bad)?;
     let died = !outcome.active && outcome.diagnostics.iter().any(|found| found.code == "taster-died");
-    stage.expect("refused", "It is refused, and says that the taster died", "taster-died", codes(&outcome), died);
+    stage.expect(
+        "refused",
+        "It is refused, and says that the taster died",
+        "taster-died",
+        codes(&outcome),
+        died,
+    );
     stage.pass(LATER);
     stage.inject("the same by SIGHUP");
     stage.cluster.signal_supervisor(Signal::HUP);
     let second = stage.cluster.await_status(HOPELESS, |status| status.supervision.tastes_refused >= 2);
     let refusals = second.map_or(0, |status| status.supervision.tastes_refused);
-    stage.expect("signal-no-bypass", "A signal is no way around the taster", "2 refused", refusals, refusals == 2);
+    stage.expect(
+        "signal-no-bypass",
+        "A signal is no way around the taster",
+        "2 refused",
+        refusals,
+        refusals == 2,
+    );
     stage.pass(QUIET);
     let after = stage.cluster.status().ok_or_else(|| stage.late("the status"))?;
     let same = edge_of(&after).ok() == Some(edge) && after.supervision.crashes == 0;
     let measured = format!("{} crashes, generation {}", after.supervision.crashes, after.number);
-    let (limit, kept) = (format!("0 crashes, generation {}", before.number), after.generation == before.generation);
+    let (limit, kept) =
+        (format!("0 crashes, generation {}", before.number), after.generation == before.generation);
     stage.expect("edge-untouched", "The edge was not touched", &limit, measured, same && kept);
     let newest = stage.cluster.stored();
     let unchanged = newest == stored;

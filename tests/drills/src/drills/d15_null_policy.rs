@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{QUIET, edge_of};
+use super::{QUIET, counted, edge_of};
 use crate::cluster::wait_for;
 use crate::{Control, Drill, DrillError, Stage};
 
@@ -58,9 +58,9 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
             unplaced.push(blank);
         }
     }
-    let measured = format!("{} of {} taken {taken:?}", taken.len(), BLANKS.len());
+    let measured = counted(&taken, &format!("of {} taken", BLANKS.len()));
     stage.expect("refused", "Blank fields are refused", "0 taken", measured, taken.is_empty());
-    let measured = format!("{} without a place {unplaced:?}", unplaced.len());
+    let measured = counted(&unplaced, "without a place");
     stage.expect("placed", "Each refusal names the line", "0 without a place", measured, unplaced.is_empty());
     let after = stage.cluster.status().ok_or_else(|| stage.late("the status"))?;
     let same = after.generation == before.generation && edge_of(&after).ok() == edge_of(&before).ok();

@@ -42,7 +42,13 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     stage.inject("a generation that ends the edge at every real request");
     let bad = stage.cluster.config_with_site(FORCED);
     let outcome = stage.cluster.configure(&bad)?;
-    stage.expect("forced", "The taster cannot see it: premise of what follows", "taken", codes(&outcome), outcome.active);
+    stage.expect(
+        "forced",
+        "The taster cannot see it: premise of what follows",
+        "taken",
+        codes(&outcome),
+        outcome.active,
+    );
     let back = stage.cluster.await_status(HOPELESS, |status| {
         status.source == GenerationSource::LastGood && status.generation == before.generation
     });
@@ -52,7 +58,13 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     stage.excuse(forced, "the generation was forced onto the edge");
     let crashes = stage.cluster.status().map_or(u64::MAX, |status| status.supervision.crashes);
     let limit = format!("1 to {CRASHES}");
-    stage.expect("crashes", "Crashes before it is given up", &limit, crashes, (1..=CRASHES).contains(&crashes));
+    stage.expect(
+        "crashes",
+        "Crashes before it is given up",
+        &limit,
+        crashes,
+        (1..=CRASHES).contains(&crashes),
+    );
     stage.within("one-before", "The generation before serves again, with no human", WINDOW, took);
     stage.pass(QUIET);
     stage.end_traffic();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::admin::{Answer, ProcessRole, Request};
 
-use super::{HOPELESS, QUIET, edge_of};
+use super::{HOPELESS, QUIET, counted, edge_of};
 use crate::cluster::pid_of;
 use crate::plan::HOSTS;
 use crate::{Control, Drill, DrillError, Stage};
@@ -53,12 +53,13 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
             taken.push(broken);
         }
     }
-    let measured = format!("{} of {} taken {taken:?}", taken.len(), BROKEN.len());
+    let measured = counted(&taken, &format!("of {} taken", BROKEN.len()));
     stage.expect("refused", "None of them is taken", "0 taken", measured, taken.is_empty());
     // A minimal fallback would show by now.
     stage.pass(QUIET);
     let now = outline(stage)?;
-    let measured = format!("{} of {} settings", now.iter().filter(|line| full.contains(line)).count(), full.len());
+    let measured =
+        format!("{} of {} settings", now.iter().filter(|line| full.contains(line)).count(), full.len());
     let limit = format!("all {} settings", full.len());
     stage.expect("full-configuration", "The full configuration before stays", &limit, measured, now == full);
     replace_edge(stage, edge_of(&before)?, &full)?;
@@ -68,7 +69,13 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     let (first, second) = (first.saturating_sub(counts[0]), second.saturating_sub(counts[1]));
     let share = (first * 100).checked_div(first + second).unwrap_or(0);
     let limit = format!("{} to {} %", SHARE.start(), SHARE.end());
-    stage.expect("balanced", "Requests of the first origin, by weight", &limit, format!("{share} %"), SHARE.contains(&share));
+    stage.expect(
+        "balanced",
+        "Requests of the first origin, by weight",
+        &limit,
+        format!("{share} %"),
+        SHARE.contains(&share),
+    );
     stage.end_traffic();
     stage.inject("every process is killed and started with the broken file on disk");
     stage.cluster.kill_all_but(&[]);
@@ -76,8 +83,15 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     let took = stage.cluster.await_serving(RESTART);
     stage.within("restart-serves", "It serves again", RESTART, took);
     let now = if took.is_some() { outline(stage)? } else { Vec::new() };
-    let measured = format!("{} of {} settings", now.iter().filter(|line| full.contains(line)).count(), full.len());
-    stage.expect("restart-full", "With the full configuration before", &limit_of(&full), measured, now == full);
+    let measured =
+        format!("{} of {} settings", now.iter().filter(|line| full.contains(line)).count(), full.len());
+    stage.expect(
+        "restart-full",
+        "With the full configuration before",
+        &limit_of(&full),
+        measured,
+        now == full,
+    );
     Ok(())
 }
 
@@ -87,12 +101,18 @@ fn limit_of(full: &[String]) -> String {
 
 fn replace_edge(stage: &mut Stage, edge: u32, full: &[String]) -> Result<(), DrillError> {
     stage.kill("the edge is killed", &[edge]);
-    let next = stage.cluster.await_status(HOPELESS, |status| {
-        pid_of(status, ProcessRole::Edge).is_some_and(|pid| pid != edge)
-    });
+    let next = stage
+        .cluster
+        .await_status(HOPELESS, |status| pid_of(status, ProcessRole::Edge).is_some_and(|pid| pid != edge));
     let same = next.is_some() && outline(stage)? == full;
     let measured = if same { "the full one" } else { "another one, or none" };
-    stage.expect("successor-full", "Its successor has the full configuration", "the full one", measured, same);
+    stage.expect(
+        "successor-full",
+        "Its successor has the full configuration",
+        "the full one",
+        measured,
+        same,
+    );
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{QUIET, codes, edge_of};
+use super::{QUIET, codes, counted, edge_of};
 use crate::cluster::fake_time_library;
 use crate::{Control, Drill, DrillError, Need, Stage, pids};
 
@@ -69,10 +69,17 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     stage.pass(QUIET);
     let limit = usual * 2.0 + SPIN;
     let (limited, measured) = (format!("<= {limit:.2} s"), format!("{busiest:.2} s"));
-    stage.expect("spin", "Processor time of the edge per second, at most", &limited, measured, busiest <= limit);
-    let (measured, taken) = (format!("{} refused {refused:?}", refused.len()), refused.is_empty());
+    stage.expect(
+        "spin",
+        "Processor time of the edge per second, at most",
+        &limited,
+        measured,
+        busiest <= limit,
+    );
+    let (measured, taken) = (counted(&refused, "refused"), refused.is_empty());
     stage.expect("changes", "A change is made after each step", "0 refused", measured, taken);
-    let ordered = uptimes.windows(2).all(|pair| matches!(pair, [a, b] if a <= b)) && uptimes.len() == STEPS.len() + 1;
+    let ordered =
+        uptimes.windows(2).all(|pair| matches!(pair, [a, b] if a <= b)) && uptimes.len() == STEPS.len() + 1;
     stage.expect("uptime", "The uptime never steps", "in order", format!("{uptimes:?} s"), ordered);
     let after = stage.cluster.status().ok_or_else(|| stage.late("the status"))?;
     let panics = stage.cluster.log().matches("panicked").count();
@@ -115,14 +122,24 @@ fn judge_log(stage: &mut Stage) -> Result<(), DrillError> {
         lines.first().map_or("nothing", |line| &line.at),
         lines.last().map_or("nothing", |line| &line.at)
     );
-    stage.expect("stepped", "The clock did step back: premise", "the last before the first", measured, stepped);
+    stage.expect(
+        "stepped",
+        "The clock did step back: premise",
+        "the last before the first",
+        measured,
+        stepped,
+    );
     let long = |us: u64| us > LONGEST_US;
-    let impossible = lines
-        .iter()
-        .filter(|line| long(line.duration_us) || line.origin_wait_us.is_some_and(long))
-        .count()
-        + read.iter().filter(|line| line.is_none()).count();
+    let impossible =
+        lines.iter().filter(|line| long(line.duration_us) || line.origin_wait_us.is_some_and(long)).count()
+            + read.iter().filter(|line| line.is_none()).count();
     let measured = format!("{impossible} of {}", read.len());
-    stage.expect("durations", "Requests with a negative or impossible duration", "0", measured, impossible == 0 && !lines.is_empty());
+    stage.expect(
+        "durations",
+        "Requests with a negative or impossible duration",
+        "0",
+        measured,
+        impossible == 0 && !lines.is_empty(),
+    );
     Ok(())
 }

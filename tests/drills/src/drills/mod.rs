@@ -34,6 +34,13 @@ fn edge_of(status: &Status) -> Result<u32, DrillError> {
     pid_of(status, ProcessRole::Edge).ok_or_else(|| DrillError::Unexpected("no process serves".to_owned()))
 }
 
+/// How many of something, and which, when there are any.
+fn counted(found: &[impl std::fmt::Display], what: &str) -> String {
+    let listed: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let which = if listed.is_empty() { String::new() } else { format!(": {}", listed.join("; ")) };
+    format!("{} {what}{which}", found.len())
+}
+
 /// The codes of everything a reload found wrong, for a person.
 fn codes(outcome: &ReloadOutcome) -> String {
     let codes: Vec<&str> = outcome.diagnostics.iter().map(|found| found.code.as_str()).collect();

@@ -61,12 +61,12 @@ pub fn visitors(run: &Run) -> Markup {
                 @for (at, slice) in times(run).zip(slices) {
                     @let served = y(share(slice.good));
                     @if slice.good > 0 {
-                        rect.good x=(place(scale.x(at))) y=(place(served)) width=(place(width)) height=(place(y(0.0) - served));
+                        rect.good x=(place(scale.x(at))) y=(place(served)) width=(place(width)) height=(place(y(0.0) - served)) {}
                     }
                     @if slice.harmed > 0 {
                         // One in a thousand still has to be seen.
                         @let height = (y(0.0) - y(share(slice.harmed))).max(3.0);
-                        rect.harmed x=(place(scale.x(at))) y=(place(served - height)) width=(place(width.max(2.0))) height=(place(height));
+                        rect.harmed x=(place(scale.x(at))) y=(place(served - height)) width=(place(width.max(2.0))) height=(place(height)) {}
                     }
                 }
                 (axis(&scale))
@@ -88,11 +88,11 @@ pub fn waits(run: &Run) -> Markup {
             }
             (drawing("Waits of visitors over time", html! {
                 @for wait in WAITS {
-                    line.axis x1=(LEFT) x2=(WIDTH - RIGHT) y1=(place(y(height_of(wait)))) y2=(place(y(height_of(wait))));
+                    line.axis x1=(LEFT) x2=(WIDTH - RIGHT) y1=(place(y(height_of(wait)))) y2=(place(y(height_of(wait)))) {}
                     text x=(LEFT - 6.0) y=(place(y(height_of(wait)) + 4.0)) text-anchor="end" { (wait) }
                 }
-                polyline.most points=(line(run, &scale, |slice| slice.p99));
-                polyline.half points=(line(run, &scale, |slice| slice.p50));
+                polyline.most points=(line(run, &scale, |slice| slice.p99)) {}
+                polyline.half points=(line(run, &scale, |slice| slice.p50)) {}
                 (axis(&scale))
                 (marks(run, &scale))
             }))
@@ -130,7 +130,7 @@ fn axis(scale: &Scale) -> Markup {
     let step = STEPS.into_iter().find(|step| scale.end / step <= NUMBERS).unwrap_or(scale.end / NUMBERS);
     let numbers = (0u32..).map(|number| f64::from(number) * step).take_while(|at| *at <= scale.end);
     html! {
-        line.axis x1=(LEFT) x2=(WIDTH - RIGHT) y1=(y(0.0)) y2=(y(0.0));
+        line.axis x1=(LEFT) x2=(WIDTH - RIGHT) y1=(y(0.0)) y2=(y(0.0)) {}
         @for at in numbers {
             text x=(place(scale.x(at))) y=(HEIGHT - 7.0) text-anchor="middle" { (at) " s" }
         }
@@ -142,7 +142,7 @@ fn marks(run: &Run, scale: &Scale) -> Markup {
     html! {
         @for (number, mark) in (1u32..).zip(&run.marks).filter(|(_, mark)| mark.at <= scale.end) {
             @let x = place(scale.x(mark.at));
-            line.mark x1=(x) x2=(x) y1=(TOP - 6.0) y2=(y(0.0));
+            line.mark x1=(x) x2=(x) y1=(TOP - 6.0) y2=(y(0.0)) {}
             text.mark-name x=(x) y=(TOP - 9.0) { (number) }
         }
     }
