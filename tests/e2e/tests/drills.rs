@@ -21,7 +21,11 @@ fn drill(program: &Path, words: &[&str]) -> Ended {
 fn failed(run: &Value) -> Vec<&str> {
     let claims = run["assertions"].as_array().unwrap();
     assert!(claims.len() > 10, "{run:#}");
-    claims.iter().filter(|claim| claim["passed"] == false).map(|claim| claim["key"].as_str().unwrap()).collect()
+    claims
+        .iter()
+        .filter(|claim| claim["passed"] == false)
+        .map(|claim| claim["key"].as_str().unwrap())
+        .collect()
 }
 
 #[test]
