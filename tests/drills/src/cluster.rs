@@ -22,6 +22,8 @@ pub const FIRST_HOST: &str = HOSTS[0];
 
 /// How long a start, a standby or an answer of the admin socket may take before the drill gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The request as a script would send it, without anything optional.
+const RELOAD: &str = "{\"do\":\"reload\"}";
 /// Between two questions while something is waited for.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long one look from outside may take.
@@ -117,12 +119,16 @@ impl Cluster {
         )
     }
 
-    /// That configuration with a third site of this name, which has the first origin.
-    pub fn config_with_site(&self, name: &str) -> String {
+    /// That configuration with further sites of these names, which have the first origin.
+    pub fn config_with(&self, names: &[&str]) -> String {
         let [first, _] = self.origins;
-        let mut text = self.config();
-        text += &format!("\n[[site]]\nname = \"{name}\"\nhosts = [\"{name}.test\"]\n\n");
-        text + &format!("[[site.origin]]\nurl = \"http://{first}\"\n")
+        let site = |name: &&str| {
+            format!(
+                "\n[[site]]\nname = \"{name}\"\nhosts = [\"{name}.test\"]\n\n\
+                 [[site.origin]]\nurl = \"http://{first}\"\n"
+            )
+        };
+        self.config() + &names.iter().map(site).collect::<String>()
     }
 
     /// A path in its folder.
@@ -233,9 +239,13 @@ impl Cluster {
 
     /// Asks over the admin socket, as the command line does.
     pub fn ask(&self, request: &Request) -> io::Result<Answer> {
+        self.ask_in_words(&serde_json::to_string(request)?)
+    }
+
+    fn ask_in_words(&self, request: &str) -> io::Result<Answer> {
         let mut socket = UnixStream::connect(self.state().join("admin.sock"))?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        socket.write_all((serde_json::to_string(request)? + "\n").as_bytes())?;
+        socket.write_all(format!("{request}\n").as_bytes())?;
         let mut answer = String::new();
         BufReader::new(socket).read_line(&mut answer)?;
         Ok(serde_json::from_str(&answer)?)
@@ -243,7 +253,7 @@ impl Cluster {
 
     /// Has it read its configuration again.
     pub fn reload(&self) -> Result<ReloadOutcome, DrillError> {
-        match self.ask(&Request::Reload) {
+        match self.ask_in_words(RELOAD) {
             Ok(Answer::Reload(outcome)) => Ok(outcome),
             Ok(other) => Err(DrillError::Unexpected(format!("a reload was answered with {other:?}"))),
             Err(error) => Err(DrillError::system("a reload could not be asked for")(error)),

@@ -51,7 +51,7 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
 fn lose_control(stage: &mut Stage, edge: u32) -> Result<(), DrillError> {
     stage.inject("supervisor, keeper and standby are killed");
     stage.cluster.kill_all_but(&[edge]);
-    let changed = stage.cluster.config_with_site("later");
+    let changed = stage.cluster.config_with(&["later"]);
     stage.cluster.write("rempart.toml", &changed)?;
     stage.inject("the configuration is changed, and a reload asked for");
     let asked = stage.cluster.command(&["reload"]).output();
@@ -113,7 +113,7 @@ fn lose_store(stage: &mut Stage) -> Result<(), DrillError> {
     stage.inject("the folder of generations can no longer be written");
     let lost = fs::rename(&folder, stage.cluster.path("away")).and_then(|()| fs::write(&folder, ""));
     lost.map_err(DrillError::system("the store could not be taken away"))?;
-    let text = stage.cluster.config_with_site("unkept");
+    let text = stage.cluster.config_with(&["later", "unkept"]);
     if stage.cluster.status().is_none() {
         stage.expect(
             "store-lost-said",

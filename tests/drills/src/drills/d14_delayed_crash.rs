@@ -37,7 +37,7 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     stage.begin_traffic()?;
     stage.pass(QUIET);
     stage.inject("a configuration with a delayed crash is offered by reload");
-    let bad = stage.cluster.config_with_site(FAULT);
+    let bad = stage.cluster.config_with(&[FAULT]);
     let outcome = stage.cluster.configure(&bad)?;
     let died = !outcome.active && outcome.diagnostics.iter().any(|found| found.code == "taster-died");
     stage.expect(
@@ -79,7 +79,7 @@ fn poison_the_disk(stage: &mut Stage) -> Result<(), DrillError> {
     let mut forge = stage.another_cluster()?;
     forge.set_variable(crate::stage::WITHOUT, "taster");
     forge.start_and_wait()?;
-    let bad = forge.config_with_site(FAULT);
+    let bad = forge.config_with(&[FAULT]);
     forge.configure(&bad)?;
     let newest = forge.stored().first().copied().unwrap_or(0);
     let from = forge.state().join("generations").join(format!("{newest:012}.generation"));

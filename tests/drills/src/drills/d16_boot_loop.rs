@@ -34,13 +34,13 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     stage.begin_traffic()?;
     stage.pass(QUIET);
     stage.inject("a generation that ends whoever loads it");
-    let bad = stage.cluster.config_with_site(FOUND_BY_TASTE);
+    let bad = stage.cluster.config_with(&[FOUND_BY_TASTE]);
     let outcome = stage.cluster.configure(&bad)?;
     stage.expect("refused", "It is refused", "refused", codes(&outcome), !outcome.active);
     stage.pass(QUIET);
     let forced = stage.clock.now();
     stage.inject("a generation that ends the edge at every real request");
-    let bad = stage.cluster.config_with_site(FORCED);
+    let bad = stage.cluster.config_with(&[FORCED]);
     let outcome = stage.cluster.configure(&bad)?;
     stage.expect(
         "forced",
@@ -75,7 +75,7 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
 fn nothing_else(stage: &mut Stage) -> Result<(), DrillError> {
     let mut other = stage.another_cluster()?;
     let good = other.config();
-    other.write("rempart.toml", &other.config_with_site(FORCED))?;
+    other.write("rempart.toml", &other.config_with(&[FORCED]))?;
     stage.inject("a Rempart that has nothing else than such a generation, and visitors");
     other.start()?;
     let ready = other.await_status(crate::cluster::PATIENCE, |_| true);

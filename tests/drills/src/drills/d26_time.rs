@@ -13,6 +13,8 @@ use crate::{Control, Drill, DrillError, Need, Stage, pids};
 const OFFSET: &str = "clock";
 /// Offsets against true time, in seconds: steps of -1 s, +1 s and -1 h.
 const STEPS: [(&str, &str); 3] = [("-1", "-1 s"), ("+0", "+1 s"), ("-3600", "-1 h")];
+/// Sites that are added, one after each step.
+const ADDED: [&str; STEPS.len()] = ["after-first", "after-second", "after-third"];
 /// A request that takes longer than this was measured with a clock that jumped: visitors do not wait that long.
 const LONGEST_US: u64 = 60_000_000;
 /// Processor time per second beyond twice what it was before that counts as spinning.
@@ -59,7 +61,7 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
         stage.inject(format!("the wall clock steps by {shown}"));
         stage.cluster.write(OFFSET, &format!("{offset}\n"))?;
         busiest = busiest.max(busy(stage, edge, WATCH));
-        let text = stage.cluster.config_with_site(&format!("step-{number}"));
+        let text = stage.cluster.config_with(ADDED.get(..=number).unwrap_or_default());
         let outcome = stage.cluster.configure(&text)?;
         if !outcome.active || !outcome.changed {
             refused.push(format!("after {shown}: {}", codes(&outcome)));
