@@ -1,8 +1,12 @@
 //! Drills: the binary plays them against itself; a missing safeguard makes one fail, and no ordinary binary can leave one out.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use harness::PATIENCE;
+use harness::process::{await_end, descendants};
 use harness::rempart::{Ended, binary, faulty};
 use serde_json::Value;
 
@@ -62,4 +66,26 @@ fn the_ordinary_binary_leaves_no_safeguard_out_and_plants_no_fault() {
         assert_eq!(ended.code, Some(1), "{words:?}: {ended:?}");
         assert!(ended.stderr.contains(said) && ended.stdout.is_empty(), "{words:?}: {ended:?}");
     }
+}
+
+/// Edges outlive their supervisor on purpose, and so they would outlive a drill.
+#[test]
+fn a_drill_that_is_killed_leaves_no_process_behind() {
+    let mut command = Command::new(binary());
+    command.args(["drill", "18", "--rate", "1"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut drill = command.spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    // Guard, supervisor, edge, standby.
+    let family = loop {
+        let family = descendants(drill.id());
+        if family.len() >= 4 {
+            break family;
+        }
+        assert!(Instant::now() < deadline, "it starts no processes: {family:?}");
+        // Processes announce themselves to nobody here.
+        thread::sleep(Duration::from_millis(20));
+    };
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    family.into_iter().for_each(await_end);
 }
