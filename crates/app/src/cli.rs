@@ -189,10 +189,11 @@ pub struct DrillArguments {
     /// List the drills and what each needs.
     #[arg(long, conflicts_with_all = ["which", "all"])]
     pub list: bool,
-    /// Play each drill without this one of its safeguards, too: that must fail. Only with the binary built for it.
+    /// Play without this safeguard, which must fail. Only with the binary built for it.
     #[arg(long, value_name = "SAFEGUARD", conflicts_with = "controls")]
     pub without: Option<String>,
-    /// Play each drill with every safeguard, and then without each of them, which must fail.
+    /// Play each drill with every safeguard, and then without each of them, which must fail. Only with the binary built
+    /// for it.
     #[arg(long)]
     pub controls: bool,
     /// Write a page for each drill, and a summary, into this folder.

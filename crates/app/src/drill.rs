@@ -41,6 +41,11 @@ pub fn drill(arguments: &DrillArguments, terminal: &Terminal) -> anyhow::Result<
             continue;
         }
         for control in played(drill, arguments)? {
+            if !terminal.json {
+                let without =
+                    control.map_or_else(String::new, |control| format!(" without {}", control.without));
+                terminal.complain(&format!("playing drill {}{without} ...", drill.number));
+            }
             let run = drill.play(&options, control);
             if !terminal.json {
                 terminal.print(&told(&run));
