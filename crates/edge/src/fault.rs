@@ -11,12 +11,14 @@ use snapshot::generation::Snapshot;
 
 use crate::connection::{Connection, ListenerState};
 use crate::generation::Generation;
-use crate::message::ResponseHead;
+use crate::message::{RequestHead, ResponseHead};
 use crate::pipeline::Own;
 use crate::telemetry::metrics::Metrics;
 
 /// Site names begin with this.
 const SITE: &str = "fault-";
+/// The field whose presence ends the process, with `crash-on-field`: a rule that was never reached before.
+const FIELD: &[u8] = b"field-21";
 /// Program names begin with this.
 const PROGRAM: &str = "rempart-faulty-";
 /// Bytes taken at a time by a fault that eats memory, and at most: enough for any bound, not for the machine.
@@ -96,10 +98,17 @@ pub(crate) fn deferred(generation: &Generation, _: &Metrics) -> Result<(), Strin
 
 /// At the beginning of every request, whatever its host.
 #[expect(clippy::panic, reason = "the panic is what is asked for")]
-pub(crate) fn on_request(generation: &Generation, connection: &Connection) -> Option<Own> {
+pub(crate) fn on_request(
+    generation: &Generation,
+    connection: &Connection,
+    head: &RequestHead,
+) -> Option<Own> {
     let snapshot = &generation.snapshot;
     let golden = connection.listener.rehearsal.is_some();
     if !golden && has(snapshot, "crash-on-request") {
+        std::process::abort();
+    }
+    if !golden && has(snapshot, "crash-on-field") && head.headers.get(FIELD).is_some() {
         std::process::abort();
     }
     if !golden && has(snapshot, "panic-on-request") {

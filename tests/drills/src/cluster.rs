@@ -206,17 +206,18 @@ impl Cluster {
 
     /// How long it took until an origin's page came through; `None` when that was longer than `limit`.
     pub fn await_serving(&self, limit: Duration) -> Option<Duration> {
-        self.await_answer(limit, |seen| seen.status == 200 && seen.of_origin)
-    }
-
-    /// How long it took until a look from outside found this; `None` when that was longer than `limit`.
-    pub fn await_answer(&self, limit: Duration, passes: impl Fn(Seen) -> bool) -> Option<Duration> {
-        wait_for(limit, || look(self.plain, HOSTS[0]).is_ok_and(&passes))
+        let serves = |seen: Seen| seen.status == 200 && seen.of_origin;
+        wait_for(limit, || look(self.plain, HOSTS[0]).is_ok_and(serves))
     }
 
     /// One look from outside at a site.
     pub fn look(&self, host: &str) -> io::Result<Seen> {
         look(self.plain, host)
+    }
+
+    /// Sends a request with this further field, and answers once its connection is over, however that came about.
+    pub fn provoke(&self, field: &str) -> io::Result<Seen> {
+        look_with(self.plain, HOSTS[0], field)
     }
 
     /// What it says about itself; `None` when nobody answers.
@@ -354,13 +355,17 @@ pub fn wait_for(limit: Duration, mut is_so: impl FnMut() -> bool) -> Option<Dura
 }
 
 fn look(address: SocketAddr, host: &str) -> io::Result<Seen> {
+    look_with(address, host, "Accept: */*")
+}
+
+fn look_with(address: SocketAddr, host: &str, field: &str) -> io::Result<Seen> {
     let mut stream = TcpStream::connect_timeout(&address, GLANCE)?;
     stream.set_read_timeout(Some(GLANCE))?;
     stream.set_write_timeout(Some(GLANCE))?;
     let mut request = get(host, "/page/1");
     // Before the empty line that ends the head.
     request.truncate(request.len().saturating_sub(2));
-    request.extend_from_slice(b"Connection: close\r\n\r\n");
+    request.extend_from_slice(format!("{field}\r\nConnection: close\r\n\r\n").as_bytes());
     stream.write_all(&request)?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer)?;

@@ -12,11 +12,14 @@ use crate::golden::Corpus;
 use crate::origin::Origins;
 use crate::timeline::{Timeline, milliseconds, share_of};
 use crate::traffic::{Addresses, Class, Clock, Log, Traffic};
-use crate::verdict::{Assertion, Excuse, Figure, Mark, Run, in_flight, is_excused, zero};
+use crate::verdict::{Assertion, Figure, Kill, Mark, Run, in_flight, zero};
 use crate::{Control, Drill, Options, pids};
 
 /// The variable that tells the binary with planted faults which safeguard to leave out.
 pub const WITHOUT: &str = "REMPART_WITHOUT";
+
+/// How long a killed process may take to be gone.
+const DYING: Duration = Duration::from_secs(1);
 
 /// What a drill is played on.
 #[derive(Debug)]
@@ -34,8 +37,7 @@ pub struct Stage {
     corpus: Arc<Corpus>,
     traffic: Option<(Traffic, Duration)>,
     log: Log,
-    kills: Vec<Duration>,
-    excuses: Vec<Excuse>,
+    kills: Vec<Kill>,
     marks: Vec<Mark>,
     assertions: Vec<Assertion>,
     figures: Vec<Figure>,
@@ -62,7 +64,6 @@ impl Stage {
             traffic: None,
             log: Log::default(),
             kills: Vec::new(),
-            excuses: Vec::new(),
             marks: Vec::new(),
             assertions: Vec::new(),
             figures: Vec::new(),
@@ -94,7 +95,7 @@ impl Stage {
         let due = ended.saturating_sub(began).as_secs_f64() * f64::from(self.options.rate);
         let due = Duration::from_secs_f64(due.max(0.0)).as_secs();
         let due = usize::try_from(due).unwrap_or(usize::MAX);
-        let claims = zero(&self.log, &self.corpus, &self.kills, &self.excuses, due);
+        let claims = zero(&self.log, &self.corpus, &self.kills, due);
         self.assertions.extend(claims);
         let hidden = self.origins.seen.hidden();
         self.expect("hidden", "Hidden requests that an origin saw", "0", hidden, hidden == 0);
@@ -116,14 +117,7 @@ impl Stage {
         self.figure("wait of visitors, 99 %", p99);
         let lost = self.log.records.iter().filter(|record| in_flight(record, &self.kills)).count();
         if !self.kills.is_empty() {
-            self.figure("in flight on a process that the drill killed", lost);
-        }
-        for excuse in self.excuses.clone() {
-            let only = std::slice::from_ref(&excuse);
-            let judged = |record: &&crate::traffic::Record| is_excused(record.began(), record.ended, only);
-            let all = self.log.records.iter().filter(judged).count();
-            let harmed = self.log.records.iter().filter(judged).filter(|r| r.class != Class::Good).count();
-            self.figure(&format!("not judged ({})", excuse.why), format!("{harmed} harmed of {all}"));
+            self.figure("in flight on a process that the drill ended: counted, not judged", lost);
         }
     }
 
@@ -149,14 +143,19 @@ impl Stage {
     /// Kills processes that may have visitors: what is in flight on them is counted, not judged.
     pub fn kill(&mut self, what: &str, victims: &[u32]) {
         self.inject(what);
-        self.kills.push(self.clock.now());
+        let from = self.clock.now();
         victims.iter().for_each(|pid| pids::signal(*pid, Signal::KILL));
+        // Gone or not, what follows is judged.
+        cluster::wait_for(DYING, || !victims.iter().any(|pid| pids::lives(*pid)));
+        self.kills.push(Kill { from, to: self.clock.now() });
     }
 
-    /// Visitors from `from` until now are counted and not judged.
-    pub fn excuse(&mut self, from: Duration, why: &str) {
-        let to = self.clock.now();
-        self.excuses.push(Excuse { from, to, why: why.to_owned() });
+    /// Sends a request that may end the process that has it; what else that has in flight is counted, not judged.
+    pub fn provoke(&mut self, field: &str) {
+        let from = self.clock.now();
+        if self.cluster.provoke(field).is_err() {
+            self.kills.push(Kill { from, to: self.clock.now() });
+        }
     }
 
     /// Adds a claim.

@@ -10,8 +10,8 @@ use crate::timeline::Timeline;
 use crate::traffic::{Class, Log, Record};
 use crate::{Control, Drill, DrillError, Options};
 
-/// A kill is noted when the signal is sent; the process takes this long at most to be gone.
-const DYING: Duration = Duration::from_millis(50);
+/// After the end of a process was seen, visitors may take so long to notice it and come back.
+const NOTICED: Duration = Duration::from_millis(20);
 /// Of the visitors that were due, those that must have been noted for the verdict to mean something, in per cent.
 const PREMISE: usize = 95;
 
@@ -50,15 +50,13 @@ pub struct Figure {
     pub value: String,
 }
 
-/// Time in which visitors are not judged but counted.
-#[derive(Clone, Debug)]
-pub struct Excuse {
-    /// From.
+/// The end of a process that the drill brought about.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    /// When it was brought about.
     pub from: Duration,
-    /// To.
+    /// When the process was gone.
     pub to: Duration,
-    /// Why.
-    pub why: String,
 }
 
 /// One drill as it was played once.
@@ -141,18 +139,8 @@ impl Run {
 }
 
 /// What visitors saw, as claims: no failure of Rempart's own, nobody blocked, no attack let through.
-pub fn zero(
-    log: &Log,
-    corpus: &Corpus,
-    kills: &[Duration],
-    excuses: &[Excuse],
-    due: usize,
-) -> Vec<Assertion> {
-    let judged: Vec<&Record> = log
-        .records
-        .iter()
-        .filter(|record| !is_excused(record.began(), record.ended, excuses) && !in_flight(record, kills))
-        .collect();
+pub fn zero(log: &Log, corpus: &Corpus, kills: &[Kill], due: usize) -> Vec<Assertion> {
+    let judged: Vec<&Record> = log.records.iter().filter(|record| !in_flight(record, kills)).collect();
     let count = |wanted: fn(Class) -> bool| judged.iter().filter(|record| wanted(record.class)).count();
     let none = |key, claim: &str, wanted: fn(Class) -> bool| {
         let found = count(wanted);
@@ -176,8 +164,8 @@ pub fn zero(
             matches!(class, Class::WrongBody | Class::Unexpected(_) | Class::Origin(_))
         }),
     ];
-    claims.push(golden(log, corpus, kills, excuses, Sort::Human));
-    claims.push(golden(log, corpus, kills, excuses, Sort::Attack));
+    claims.push(golden(log, corpus, kills, Sort::Human));
+    claims.push(golden(log, corpus, kills, Sort::Attack));
     claims.push(premise(log, due));
     claims
 }
@@ -192,7 +180,7 @@ fn kinds(judged: &[&Record], wanted: fn(Class) -> bool) -> String {
     if listed.is_empty() { String::new() } else { format!(": {}", listed.join(", ")) }
 }
 
-fn golden(log: &Log, corpus: &Corpus, kills: &[Duration], excuses: &[Excuse], sort: Sort) -> Assertion {
+fn golden(log: &Log, corpus: &Corpus, kills: &[Kill], sort: Sort) -> Assertion {
     let (key, claim) = match sort {
         Sort::Human => ("golden-humans", "Golden requests of people that were not served"),
         Sort::Attack => ("golden-attacks", "Golden attacks that were not refused"),
@@ -200,7 +188,7 @@ fn golden(log: &Log, corpus: &Corpus, kills: &[Duration], excuses: &[Excuse], so
     let told: Vec<&Told> = log
         .golden
         .iter()
-        .filter(|told| told.sort == sort && !is_excused(told.sent, told.ended, excuses))
+        .filter(|told| told.sort == sort)
         .filter(|told| !kills.iter().any(|kill| spans(told.sent, told.ended, *kill)))
         .collect();
     let wrong: Vec<&&Told> = told.iter().filter(|told| !told.is_right()).collect();
@@ -228,17 +216,12 @@ fn premise(log: &Log, due: usize) -> Assertion {
 }
 
 /// Whether the drill itself killed the process that had this visitor. Counted, and not held against anybody.
-pub fn in_flight(record: &Record, kills: &[Duration]) -> bool {
+pub fn in_flight(record: &Record, kills: &[Kill]) -> bool {
     record.class == Class::Reset && kills.iter().any(|kill| spans(record.began(), record.ended, *kill))
 }
 
-fn spans(sent: Duration, ended: Duration, kill: Duration) -> bool {
-    sent <= kill + DYING && ended >= kill
-}
-
-/// Whether any of the time between lies in one that is not judged.
-pub fn is_excused(from: Duration, to: Duration, excuses: &[Excuse]) -> bool {
-    excuses.iter().any(|excuse| from <= excuse.to && to >= excuse.from)
+fn spans(sent: Duration, ended: Duration, kill: Kill) -> bool {
+    sent <= kill.to + NOTICED && ended >= kill.from
 }
 
 #[cfg(test)]
@@ -271,14 +254,14 @@ mod tests {
         }
     }
 
-    fn failed(log: &Log, kills: &[Duration], excuses: &[Excuse]) -> Vec<&'static str> {
-        let claims = zero(log, &Corpus::default(), kills, excuses, 100);
+    fn failed(log: &Log) -> Vec<&'static str> {
+        let claims = zero(log, &Corpus::default(), &[], 100);
         claims.into_iter().filter(|claim| !claim.passed).map(|claim| claim.key).collect()
     }
 
     #[test]
     fn each_failure_fails_its_own_claim() {
-        assert_eq!(failed(&quiet(), &[], &[]), Vec::<&str>::new());
+        assert_eq!(failed(&quiet()), Vec::<&str>::new());
         for (class, key) in [
             (Class::Platform(503), "platform-5xx"),
             (Class::Reset, "resets"),
@@ -290,46 +273,35 @@ mod tests {
         ] {
             let mut log = quiet();
             log.records.push(record(2, 3, class));
-            assert_eq!(failed(&log, &[], &[]), [key]);
+            assert_eq!(failed(&log), [key]);
         }
         let mut log = quiet();
         log.golden.push(told(Sort::Human, Fate::Refused));
-        assert_eq!(failed(&log, &[], &[]), ["golden-humans"]);
+        assert_eq!(failed(&log), ["golden-humans"]);
         log.golden.push(told(Sort::Attack, Fate::Served));
-        assert_eq!(failed(&log, &[], &[]), ["golden-humans", "golden-attacks"]);
+        assert_eq!(failed(&log), ["golden-humans", "golden-attacks"]);
     }
 
     #[test]
     fn nothing_seen_is_no_success() {
-        let claims = failed(&Log::default(), &[], &[]);
+        let claims = failed(&Log::default());
         assert_eq!(claims, ["golden-humans", "golden-attacks", "premise"]);
         let mut log = quiet();
         log.probes.push(Probed { at: seconds(1), origin: 1, reached: false });
-        assert_eq!(failed(&log, &[], &[]), ["premise"]);
+        assert_eq!(failed(&log), ["premise"]);
         log = quiet();
         log.records.truncate(50);
-        assert_eq!(failed(&log, &[], &[]), ["premise"]);
+        assert_eq!(failed(&log), ["premise"]);
     }
 
     #[test]
     fn only_what_was_in_flight_at_a_kill_is_let_off() {
-        let kill = [seconds(5)];
+        let kill = [Kill { from: seconds(5), to: seconds(5) }];
         assert!(in_flight(&record(4, 6, Class::Reset), &kill));
         // Sent after it, ended before it, or failed in another way.
         assert!(!in_flight(&record(6, 7, Class::Reset), &kill));
         assert!(!in_flight(&record(3, 4, Class::Reset), &kill));
         assert!(!in_flight(&record(4, 6, Class::Platform(502)), &kill));
         assert!(!in_flight(&record(4, 6, Class::TimedOut), &kill));
-    }
-
-    #[test]
-    fn time_that_is_not_judged_ends() {
-        let excuses = [Excuse { from: seconds(10), to: seconds(20), why: String::new() }];
-        let mut log = quiet();
-        log.records.push(record(9, 11, Class::Reset));
-        log.records.push(record(15, 16, Class::Platform(500)));
-        assert!(failed(&log, &[], &excuses).is_empty());
-        log.records.push(record(21, 22, Class::Reset));
-        assert_eq!(failed(&log, &[], &excuses), ["resets"]);
     }
 }

@@ -56,9 +56,10 @@ fn lose_control(stage: &mut Stage, edge: u32) -> Result<(), DrillError> {
     stage.inject("the configuration is changed, and a reload asked for");
     let asked = stage.cluster.command(&["reload"]).output();
     let asked = asked.map_err(DrillError::system("`rempart reload` could not be run"))?;
-    let said = String::from_utf8_lossy(&asked.stderr).trim().to_owned();
+    let folder = stage.cluster.path("").display().to_string();
+    let said = String::from_utf8_lossy(&asked.stderr).trim().replace(&folder, "");
     let refused = asked.status.code() == Some(UNREACHED) && !said.is_empty();
-    let measured = format!("exit code {:?}: {said}", asked.status.code());
+    let measured = format!("exit code {}: {said}", asked.status.code().unwrap_or(-1));
     stage.expect("reload-refused", "A reload is refused with a reason", "exit code 3", measured, refused);
     let span = stage.options.compressed(OUTAGE);
     stage.pass(span);

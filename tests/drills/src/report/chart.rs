@@ -14,6 +14,8 @@ const TOP: f64 = 22.0;
 const BOTTOM: f64 = 24.0;
 /// The waits drawn, in milliseconds: from the first to the last, each decade equally high.
 const WAITS: [f64; 6] = [0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0];
+/// Room for the number of a mark.
+const NUMBER: f64 = 12.0;
 /// Seconds between two numbers of the time axis, of which the first that leaves them room is taken.
 const STEPS: [f64; 8] = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
 /// Numbers on the time axis, at most.
@@ -140,12 +142,23 @@ fn axis(scale: &Scale) -> Markup {
 /// The marks carry the numbers of the list below the drawings.
 fn marks(run: &Run, scale: &Scale) -> Markup {
     html! {
-        @for (number, mark) in (1u32..).zip(&run.marks).filter(|(_, mark)| mark.at <= scale.end) {
-            @let x = place(scale.x(mark.at));
-            line.mark x1=(x) x2=(x) y1=(TOP - 6.0) y2=(y(0.0)) {}
-            text.mark-name x=(x) y=(TOP - 9.0) { (number) }
+        @let shown = run.marks.iter().filter(|mark| mark.at <= scale.end);
+        @let places: Vec<f64> = shown.map(|mark| scale.x(mark.at)).collect();
+        @for (number, (at, name)) in (1u32..).zip(places.iter().zip(apart(&places))) {
+            line.mark x1=(place(*at)) x2=(place(*at)) y1=(TOP - 6.0) y2=(y(0.0)) {}
+            text.mark-name x=(place(name)) y=(TOP - 9.0) { (number) }
         }
     }
+}
+
+/// Where the numbers of marks stand: at their marks, unless that is too close to the one before.
+fn apart(places: &[f64]) -> Vec<f64> {
+    let mut last = f64::MIN;
+    let next = |place: &f64| {
+        last = place.max(last + NUMBER);
+        last
+    };
+    places.iter().map(next).collect()
 }
 
 fn place(value: f64) -> String {
