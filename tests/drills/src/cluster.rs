@@ -83,14 +83,15 @@ impl Cluster {
         guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let mut guard = guard.spawn().map_err(DrillError::system("the guard could not be started"))?;
         let leash = guard.stdin.take();
+        let [plain, tls] = free_addresses()?;
         let cluster = Self {
             program: options.program.clone(),
             environment: environment
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.clone()))
                 .collect(),
-            plain: free_address()?,
-            tls: free_address()?,
+            plain,
+            tls,
             origins,
             supervisor: None,
             guard,
@@ -376,10 +377,16 @@ fn look_with(address: SocketAddr, host: &str, field: &str) -> io::Result<Seen> {
     Ok(Seen { status, of_origin: head.to_ascii_lowercase().contains(SIGNATURE) })
 }
 
-/// A loopback address whose port is free now, and stays the same over restarts.
-fn free_address() -> Result<SocketAddr, DrillError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    listener
-        .and_then(|listener| listener.local_addr())
-        .map_err(DrillError::system("no port of the loopback interface is free"))
+/// Loopback addresses whose ports are free now, all different, and stay the same over restarts.
+fn free_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT], DrillError> {
+    let failed = || DrillError::system("no port of the loopback interface is free");
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); COUNT];
+    // Held until all are known, or one could be given twice.
+    let mut held = Vec::with_capacity(COUNT);
+    for address in &mut addresses {
+        let listener = TcpListener::bind(*address).map_err(failed())?;
+        *address = listener.local_addr().map_err(failed())?;
+        held.push(listener);
+    }
+    Ok(addresses)
 }
