@@ -137,6 +137,7 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
         // Names have 15 characters.
         Role::Analytics => c"rempart-analyst",
         Role::DemoSite => c"rempart-demo",
+        Role::DrillGuard => c"rempart-guard",
     };
     rustix::thread::set_name(name)?;
     let stdin = || std::io::stdin().as_fd().try_clone_to_owned();
@@ -148,6 +149,8 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
         Role::Keeper => keeper::run(&arguments.state_dir, stdin()?.into()),
         Role::Analytics => analytics::run(&arguments.state_dir, stdin()?.into()),
         Role::DemoSite => demo_site(),
+        Role::DrillGuard if drills::guard::watch(&arguments.state_dir) => Ok(EXIT_OK),
+        Role::DrillGuard => anyhow::bail!("{} is not the folder of a drill", arguments.state_dir.display()),
     }
 }
 

@@ -8,6 +8,7 @@ mod budgets;
 mod certificates;
 mod certificates_acme;
 mod differential;
+mod drills;
 mod encryption;
 mod events;
 mod footprint;
