@@ -44,6 +44,11 @@ pub fn edges(state: &Path) -> PathBuf {
     state.join("edges")
 }
 
+/// Where the key lies with which this machine seals its signals.
+pub fn machine_key_file(state: &Path) -> PathBuf {
+    state.join("machine.key")
+}
+
 /// Where analytics takes events from edges.
 pub fn events(state: &Path) -> PathBuf {
     state.join("events.sock")
@@ -52,11 +57,6 @@ pub fn events(state: &Path) -> PathBuf {
 /// Where analytics answers questions.
 pub fn analytics(state: &Path) -> PathBuf {
     state.join("analytics.sock")
-}
-
-/// Where the key lies with which this machine seals its signals.
-pub fn machine_key_file(state: &Path) -> PathBuf {
-    state.join("machine.key")
 }
 
 impl StateFolder {

@@ -82,7 +82,7 @@ impl Artefacts {
         }
         let before = self.in_force.load_full();
         let previous = before.get(&feed.name).filter(|_| manner != Manner::Again);
-        let previous = previous.map(|old| (old.manifest.generation, old.content.classes.as_slice()));
+        let previous = previous.map(|old| (old.manifest.generation, &old.content));
         let checked = kind::check_after(&package, previous, caps, manner != Manner::Next, now)?;
         kind.exercise(&checked.content).map_err(|found| vec![found])?;
         let loaded = InForce { manifest: package.manifest, content: checked.content };
