@@ -1,3 +1,4 @@
 //! Data files: fetched, checked, and the last good ones kept.
 
+pub mod gate;
 pub mod store;
