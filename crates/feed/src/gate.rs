@@ -454,4 +454,4 @@ fn spelt(micros: u64) -> String {
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -47,8 +47,18 @@ impl World {
         let rows = self.rows;
         match self.random.below(10) {
             0 => made(generation, rows + 201, salt),
-            1 => made(generation, rows - rows / 10 - 2, salt),
-            2 => made(self.random.next_u64() % generation, rows, salt),
+            1 => {
+                let fewer = rows - rows / 10 - 2;
+                // With nothing in force, there is nothing it takes away.
+                if self.activated.is_empty() {
+                    self.good.insert(generation, fewer);
+                }
+                made(generation, fewer, salt)
+            }
+            2 => {
+                let newest = self.activated.iter().max().copied().unwrap_or(0);
+                made(self.random.next_u64() % (newest + 1), rows, salt)
+            }
             3 => {
                 let mut bytes = made(generation, rows, salt);
                 let at = self.random.next_u64() as usize % bytes.len();

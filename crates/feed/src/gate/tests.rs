@@ -177,9 +177,12 @@ fn force_lifts_the_budget_of_differences_once_and_nothing_else() {
     gate.take(true).unwrap();
     assert_eq!(gate.look(&made(3, 20, 1), NOW), Some(Offer { generation: 3, forced: true }));
     gate.offered(&[], NOW);
-    assert_eq!(take(&mut gate, &made(4, 3, 1)), ["shrinks-too-much"]);
+    assert_eq!(gate.look(&made(4, 20, 2), NOW), Some(Offer { generation: 4, forced: false }));
+    gate.offered(&[], NOW);
     gate.take(true).unwrap();
-    assert_eq!(gate.look(&made(5, 20, 2), NOW), Some(Offer { generation: 5, forced: false }));
+    assert_eq!(gate.look(&made(5, 20, 3), NOW), Some(Offer { generation: 5, forced: false }), "no need to");
+    gate.offered(&[], NOW);
+    assert_eq!(take(&mut gate, &made(6, 3, 1)), ["shrinks-too-much"]);
 }
 
 #[test]
