@@ -140,18 +140,17 @@ pub struct Opened {
 }
 
 /// Seals a signal. `id` is a random number, which tells it from every other.
-pub fn seal(
-    signal: Signal,
-    id: u64,
-    issued: Timestamp,
-    key: &SigningKey,
-) -> Result<String, SignalError> {
+pub fn seal(signal: Signal, id: u64, issued: Timestamp, key: &SigningKey) -> Result<String, SignalError> {
     reach(&signal, issued)?;
     let letter = serde_json::to_vec(&Letter { id, issued, signal }).map_err(|_| SignalError::Malformed)?;
     let seal = key.sign(Domain::Signal, &letter);
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let text = format!("{}.{}.{}", encode(&letter), encode(&seal.key.0), encode(&seal.signature));
-    if text.len() > MAX_TEXT { Err(SignalError::Reach("it is longer than any signal may be")) } else { Ok(text) }
+    if text.len() > MAX_TEXT {
+        Err(SignalError::Reach("it is longer than any signal may be"))
+    } else {
+        Ok(text)
+    }
 }
 
 /// Reads and verifies a signal.
@@ -169,7 +168,8 @@ pub fn open(text: &str, keys: &Keyring, now: Timestamp) -> Result<Opened, Signal
     let signature: [u8; SIGNATURE_BYTES] = signature.try_into().map_err(|_| SignalError::Malformed)?;
     let seal = Seal { key: KeyId(key), signature };
     keys.verify(Domain::Signal, &letter, &seal, now)?;
-    let Letter { id, issued, signal } = serde_json::from_slice(&letter).map_err(|_| SignalError::Malformed)?;
+    let Letter { id, issued, signal } =
+        serde_json::from_slice(&letter).map_err(|_| SignalError::Malformed)?;
     if now > issued.plus(MAX_AGE) || issued > now.plus(SKEW) {
         return Err(SignalError::OutOfTime);
     }
@@ -181,17 +181,16 @@ pub fn open(text: &str, keys: &Keyring, now: Timestamp) -> Result<Opened, Signal
 fn reach(signal: &Signal, now: Timestamp) -> Result<(), SignalError> {
     let named = |text: &str| !text.is_empty() && text.len() <= MAX_NAME;
     let wrong = match signal {
-        Signal::Purge { what } => {
-            let sorts = ["url:", "prefix:", "host:", "tag:"];
-            let is_named =
-                |one: &String| sorts.iter().any(|sort| one.strip_prefix(sort).is_some_and(|rest| !rest.is_empty()));
-            (what.is_empty() || what.len() > MAX_PURGED || !what.iter().all(is_named))
-                .then_some("a purge names 1 to 100 things, each with its sort in front; an empty one is not \"all\"")
-        }
+        Signal::Purge { what } => (what.is_empty()
+            || what.len() > MAX_PURGED
+            || !what.iter().all(|one| is_one_thing(one)))
+        .then_some("a purge names 1 to 100 things, each with its sort in front; an empty one is not \"all\""),
         Signal::Ban { network, until, reason } => {
             let widest = if matches!(network, IpNet::V4(_)) { WIDEST.0 } else { WIDEST.1 };
             if network.prefix_len() < widest {
                 Some("a ban reaches a /16 of IPv4 or a /32 of IPv6 at most")
+            } else if matches!(network, IpNet::V6(six) if six.addr().to_ipv4_mapped().is_some()) {
+                Some("a ban of IPv4 is written as IPv4, so that it is seen how far it reaches")
             } else if *until > now.plus(MAX_BAN) {
                 Some("a ban lasts a day at most")
             } else {
@@ -202,14 +201,30 @@ fn reach(signal: &Signal, now: Timestamp) -> Result<(), SignalError> {
         Signal::AcmeToken { challenges } => {
             (challenges.len() > MAX_PURGED).then_some("more challenges than any authority has pending")
         }
-        Signal::Revert { feed, reason } => (feed.as_deref().is_some_and(|feed| !named(feed)) || !named(reason))
-            .then_some("a feed has a name, and going back a reason"),
+        Signal::Revert { feed, reason } => (feed.as_deref().is_some_and(|feed| !named(feed))
+            || !named(reason))
+        .then_some("a feed has a name, and going back a reason"),
         Signal::Disable { module, site, reason } => {
             (!named(module) || site.as_deref().is_some_and(|site| !named(site)) || !named(reason))
                 .then_some("a switch names a module, a site or none, and a reason; a blank is not \"all\"")
         }
     };
     wrong.map_or(Ok(()), |reason| Err(SignalError::Reach(reason)))
+}
+
+/// Whether what is to be purged names something: a host at least. A bare scheme, or the beginning of one, would be everything.
+fn is_one_thing(what: &str) -> bool {
+    let host = |text: &str| !text.is_empty() && !text.starts_with(['*', '.', '/', ':']);
+    match what.split_once(':') {
+        Some(("url" | "prefix", rest)) => rest
+            .strip_prefix("https://")
+            .or_else(|| rest.strip_prefix("http://"))
+            .and_then(|rest| rest.split_once('/'))
+            .is_some_and(|(name, _)| host(name)),
+        Some(("host", rest)) => host(rest),
+        Some(("tag", rest)) => !rest.is_empty(),
+        _ => false,
+    }
 }
 
 /// Sees to it that no signal counts twice, and that there are only so many.
@@ -230,9 +245,8 @@ impl Meter {
             return Err(SignalError::Replayed);
         }
         let recent = self.recent.entry(opened.signal.kind()).or_default();
-        while recent.front().is_some_and(|at| at.plus(Duration::from_secs(60)) <= now) {
-            recent.pop_front();
-        }
+        // A clock that was set back must not make the minute longer.
+        recent.retain(|at| *at <= now && at.plus(Duration::from_secs(60)) > now);
         if recent.len() >= PER_MINUTE {
             return Err(SignalError::TooMany);
         }
@@ -265,7 +279,10 @@ mod tests {
     fn a_signal_is_read_as_it_was_sealed_and_any_change_is_noticed() {
         let text = seal(ban("192.0.2.0/24", 60), 77, NOW, &key()).unwrap();
         let opened = open(&text, &ring(), NOW).unwrap();
-        assert_eq!((opened.id, &opened.signal, opened.key), (77, &ban("192.0.2.0/24", 60), key().public().id()));
+        assert_eq!(
+            (opened.id, &opened.signal, opened.key),
+            (77, &ban("192.0.2.0/24", 60), key().public().id())
+        );
         for at in 0..text.len() {
             let mut bad = text.clone().into_bytes();
             bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
@@ -287,7 +304,8 @@ mod tests {
 
     #[test]
     fn nothing_reaches_everybody() {
-        let purge = |what: &[&str]| Signal::Purge { what: what.iter().map(|one| (*one).to_owned()).collect() };
+        let purge =
+            |what: &[&str]| Signal::Purge { what: what.iter().map(|one| (*one).to_owned()).collect() };
         let disable = |module: &str, site: Option<&str>| Signal::Disable {
             module: module.to_owned(),
             site: site.map(str::to_owned),
@@ -303,6 +321,15 @@ mod tests {
             (purge(&[]), false),
             (purge(&["host:"]), false),
             (purge(&["everything"]), false),
+            (purge(&["prefix:h"]), false),
+            (purge(&["prefix:https://"]), false),
+            (purge(&["prefix:https://exam"]), false),
+            (purge(&["prefix:https:///news"]), false),
+            (purge(&["host:*"]), false),
+            (purge(&["prefix:https://example.org/"]), true),
+            (purge(&["url:http://example.org/a?b=c:d"]), true),
+            (ban("::ffff:0:0/96", 60), false),
+            (ban("::ffff:192.0.2.0/120", 60), false),
             (purge(&["host:example.org", "tag:news"]), true),
             (disable("waf", None), true),
             (disable("waf", Some("")), false),
@@ -325,5 +352,8 @@ mod tests {
         let later = NOW.plus(Duration::from_secs(60));
         assert_eq!(meter.admit(&opened(999), later), Ok(()));
         assert_eq!(meter.admit(&opened(1), later), Err(SignalError::Replayed));
+        let before = Timestamp(NOW.0 - 3_600_000_000);
+        assert_eq!(meter.admit(&opened(1000), before), Ok(()), "the clock was set back an hour");
+        assert_eq!(meter.admit(&opened(1), before), Err(SignalError::Replayed));
     }
 }

@@ -59,10 +59,19 @@ pub enum OnFailure {
 pub struct Content {
     /// What can be counted and compared; the first is what the manifest counts.
     pub classes: Vec<Class>,
+    /// How its numbers are distributed, for kinds that have any.
+    pub spreads: Vec<Spread>,
     /// Memory it takes in an edge, in bytes.
     pub memory: u64,
     /// What it is for.
     pub value: Value,
+}
+
+impl Content {
+    /// Before the first one.
+    fn nothing() -> Self {
+        Self { classes: Vec::new(), spreads: Vec::new(), memory: 0, value: Value::Switches(Vec::new()) }
+    }
 }
 
 /// A set of things of one sort in an artefact.
@@ -72,8 +81,21 @@ pub struct Class {
     pub name: &'static str,
     /// Their keys.
     pub keys: BTreeSet<String>,
-    /// Whether there must be one at least.
+    /// Whether there must be one at least, and only so many may go at once.
     pub needed: bool,
+}
+
+/// How the numbers of a column are distributed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spread {
+    /// The column.
+    pub name: String,
+    /// How many numbers there are.
+    pub count: usize,
+    /// Whether any two of them differ.
+    pub varies: bool,
+    /// The largest one, without its sign.
+    pub largest: f64,
 }
 
 /// What an artefact is for.
@@ -95,6 +117,10 @@ pub const MAX_REMOVED_PER_CENT: usize = 5;
 pub const MAX_GROWTH: usize = 10;
 /// Below so many, growth is no concern.
 const SMALL: usize = 100;
+/// Among so many equal numbers it is no accident that they are equal.
+const FEW: usize = 20;
+/// How many times as large as before a column's largest number may be.
+const MAX_STRETCH: f64 = 10.0;
 /// Keys named in a finding.
 const NAMED: usize = 5;
 
@@ -111,6 +137,8 @@ pub struct Difference {
     pub removed: Vec<String>,
     /// How many are new.
     pub added: usize,
+    /// Whether only so many may go at once.
+    pub needed: bool,
 }
 
 /// How a content differs from the one before, class by class.
@@ -124,6 +152,7 @@ pub fn difference(before: &[Class], after: &[Class]) -> Vec<Difference> {
             after: now.len(),
             removed: class.keys.difference(now).cloned().collect(),
             added: now.difference(&class.keys).count(),
+            needed: class.needed,
         }
     };
     before.iter().map(of).collect()
@@ -133,12 +162,12 @@ pub fn difference(before: &[Class], after: &[Class]) -> Vec<Difference> {
 pub fn over_budget(differences: &[Difference]) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     for found in differences {
-        let Difference { class, before, after, removed, .. } = found;
+        let Difference { class, before, after, removed, needed, .. } = found;
         let allowed = (before * MAX_REMOVED_PER_CENT / 100).max(1);
-        if *before > 0 && *after == 0 {
+        if *needed && *before > 0 && *after == 0 {
             let message = format!("it takes away all {class}: {}", named(removed));
             findings.push(error("last-withdrawn", message, FORCE));
-        } else if removed.len() > allowed {
+        } else if *needed && removed.len() > allowed {
             let message = format!(
                 "it takes away {} of {before} {class}, and one change may take away {allowed}: {}",
                 removed.len(),
@@ -150,6 +179,28 @@ pub fn over_budget(differences: &[Difference]) -> Vec<Diagnostic> {
             let message =
                 format!("it has {after} {class} after {before}: more than {MAX_GROWTH} times as many");
             findings.push(error("grows-too-much", message, FORCE));
+        }
+    }
+    findings
+}
+
+/// What of the numbers has lost its meaning since the one before: a score that is the same for everything, or of another order
+/// of magnitude. A column that is new, or gone, is judged elsewhere.
+pub fn distorted(before: &[Spread], after: &[Spread]) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    for now in after {
+        let Some(then) = before.iter().find(|spread| spread.name == now.name) else { continue };
+        if now.count >= FEW && then.varies && !now.varies {
+            let message =
+                format!("all {} numbers of {} are the same, and they were not before", now.count, now.name);
+            findings.push(error("one-value", message, FORCE));
+        }
+        if then.largest > 0.0 && now.largest > then.largest * MAX_STRETCH {
+            let message = format!(
+                "the largest number of {} is {} after {}: more than {MAX_STRETCH} times as much",
+                now.name, now.largest, then.largest
+            );
+            findings.push(error("out-of-range", message, FORCE));
         }
     }
     findings
@@ -181,17 +232,26 @@ pub fn check(
     force: bool,
     now: Timestamp,
 ) -> Result<Checked, Vec<Diagnostic>> {
-    let kind = previous.and_then(|previous| find(&previous.manifest.kind));
-    let before = kind.zip(previous).map(|(kind, previous)| kind.read(&previous.payload, now)).transpose()?;
-    let generation = previous.map(|previous| previous.manifest.generation);
-    let before = generation.zip(before.as_ref().map(|content| content.classes.as_slice()));
-    check_after(package, before, caps, force, now)
+    let Some(previous) = previous else { return check_after(package, None, caps, force, now) };
+    // As of when it was made: that something in it has expired since must not keep out what replaces it.
+    let kind = find(&previous.manifest.kind).filter(|kind| kind.name() == package.manifest.kind);
+    let read = kind.map(|kind| kind.read(&previous.payload, previous.manifest.created));
+    let before = match read {
+        Some(Ok(content)) => content,
+        _ if force || find(&package.manifest.kind).is_none() => Content::nothing(),
+        _ => {
+            let message =
+                "what is in force is of another kind or cannot be read, so nobody can say what this changes";
+            return Err(vec![error("incomparable", message.to_owned(), FORCE)]);
+        }
+    };
+    check_after(package, Some((previous.manifest.generation, &before)), caps, force, now)
 }
 
-/// The same for whoever holds not the previous package, but its generation and what it was counted to hold.
+/// The same for whoever holds not the previous package, but its generation and what was read from it.
 pub fn check_after(
     package: &Package,
-    previous: Option<(u64, &[Class])>,
+    previous: Option<(u64, &Content)>,
     caps: Caps,
     force: bool,
     now: Timestamp,
@@ -217,11 +277,15 @@ pub fn check_after(
         let message = format!("it is generation {}, and {before} is in force", manifest.generation);
         return Err(vec![error("not-newer", message, "give it a higher generation")]);
     }
+    // What is too much by its own account is not even read.
+    within(caps, manifest.bytes, manifest.entries, manifest.memory)?;
     let content = read(kind, &package.payload, caps, now)?;
     agree(package, kind, &content)?;
-    let differences = difference(previous.map_or(&[], |(_, classes)| classes), &content.classes);
-    let findings = if force { Vec::new() } else { over_budget(&differences) };
-    if findings.is_empty() { Ok(Checked { content, differences }) } else { Err(findings) }
+    let Some((_, before)) = previous else { return Ok(Checked { content, differences: Vec::new() }) };
+    let differences = difference(&before.classes, &content.classes);
+    let mut findings = over_budget(&differences);
+    findings.extend(distorted(&before.spreads, &content.spreads));
+    if force || findings.is_empty() { Ok(Checked { content, differences }) } else { Err(findings) }
 }
 
 /// What the manifest counts must be what the content holds.
@@ -240,25 +304,34 @@ fn agree(package: &Package, kind: &dyn Kind, content: &Content) -> Result<(), Ve
 
 /// Reads a content, and refuses one that is empty or too much.
 pub fn read(kind: &dyn Kind, payload: &[u8], caps: Caps, now: Timestamp) -> Result<Content, Vec<Diagnostic>> {
-    let mut findings = Vec::new();
+    within(caps, payload.len() as u64, 0, 0)?;
+    let content = kind.read(payload, now)?;
+    within(caps, payload.len() as u64, entries(&content), content.memory)?;
+    let empty = content.classes.iter().filter(|class| class.needed && class.keys.is_empty());
+    let finding = |class: &Class| {
+        let message = format!("it has no {}; an empty one is never taken to mean all or none", class.name);
+        error("empty", message, "see why its maker found nothing")
+    };
+    let findings: Vec<_> = empty.map(finding).collect();
+    if findings.is_empty() { Ok(content) } else { Err(findings) }
+}
+
+/// Over a cap is refused, never cut down.
+fn within(caps: Caps, bytes: u64, entries: u64, memory: u64) -> Result<(), Vec<Diagnostic>> {
     let over = |code: &str, what: &str, found: u64, limit: u64| {
         let message = format!("it has {found} {what}, and {limit} are allowed");
-        (found > limit).then(|| {
-            error(code, message, "nothing is cut off: have less made, or raise the limit of the feed")
-        })
+        let hint = "nothing is cut off: have less made, or raise the limit of the feed";
+        (found > limit).then(|| error(code, message, hint))
     };
-    findings.extend(over("too-large", "bytes", payload.len() as u64, caps.bytes));
-    if !findings.is_empty() {
-        return Err(findings);
-    }
-    let content = kind.read(payload, now)?;
-    findings.extend(over("too-many-entries", "entries", entries(&content), caps.entries));
-    findings.extend(over("too-much-memory", "bytes in memory", content.memory, caps.memory));
-    for class in content.classes.iter().filter(|class| class.needed && class.keys.is_empty()) {
-        let message = format!("it has no {}; an empty one is never taken to mean all or none", class.name);
-        findings.push(error("empty", message, "see why its maker found nothing"));
-    }
-    if findings.is_empty() { Ok(content) } else { Err(findings) }
+    let findings: Vec<_> = [
+        over("too-large", "bytes", bytes, caps.bytes),
+        over("too-many-entries", "entries", entries, caps.entries),
+        over("too-much-memory", "bytes in memory", memory, caps.memory),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if findings.is_empty() { Ok(()) } else { Err(findings) }
 }
 
 fn entries(content: &Content) -> u64 {

@@ -124,9 +124,12 @@ pub enum PackError {
     /// A name with other characters, or none, or too many.
     #[error("{0:?} is no name for a feed: it takes 1 to {MAX_NAME} lower-case letters, digits and hyphens")]
     BadName(String),
-    /// Too long to be kept.
-    #[error("what it was made from is described in more than {MAX_SOURCE} bytes")]
-    SourceTooLong,
+    /// Too long to be kept, or something a terminal would act upon.
+    #[error("what it was made from is described in more than {MAX_SOURCE} bytes, or with control characters")]
+    BadSource,
+    /// Not a hash.
+    #[error("{0:?} is not the hash of a query: that is 64 lower-case hexadecimal digits")]
+    BadQueryHash(String),
     /// More than any package holds.
     #[error("{0} bytes are more than any package holds")]
     TooLarge(u64),
@@ -183,6 +186,14 @@ pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(allowed)
 }
 
+fn is_source(text: &str) -> bool {
+    text.len() <= MAX_SOURCE && !text.chars().any(char::is_control)
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Makes a package of a content whose kind has described it.
 pub fn pack(
     draft: Draft,
@@ -193,8 +204,11 @@ pub fn pack(
     if !is_name(&draft.name) {
         return Err(PackError::BadName(draft.name));
     }
-    if draft.source.len() > MAX_SOURCE {
-        return Err(PackError::SourceTooLong);
+    if !is_source(&draft.source) {
+        return Err(PackError::BadSource);
+    }
+    if let Some(hash) = draft.query_hash.as_ref().filter(|hash| !is_hash(hash)) {
+        return Err(PackError::BadQueryHash(hash.clone()));
     }
     if payload.len() as u64 > MAX_BYTES {
         return Err(PackError::TooLarge(payload.len() as u64));
@@ -220,7 +234,7 @@ pub fn pack(
     };
     let manifest = serde_json::to_vec(&manifest).map_err(|_| PackError::NotCompressed)?;
     let seal = key.sign(Domain::Package, &manifest);
-    let length = u32::try_from(manifest.len()).map_err(|_| PackError::SourceTooLong)?;
+    let length = u32::try_from(manifest.len()).map_err(|_| PackError::BadSource)?;
     let mut out = Vec::with_capacity(MAGIC.len() + 12 + manifest.len() + 8 + SIGNATURE_BYTES + packed.len());
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&length.to_be_bytes());
@@ -288,8 +302,12 @@ pub fn open(
     if serde_json::to_vec(&manifest).ok().as_deref() != Some(signed) {
         return Err(damaged("the manifest is not in canonical form"));
     }
-    if !is_name(&manifest.name) || !is_name(&manifest.kind) || manifest.source.len() > MAX_SOURCE {
+    let hashes = [&manifest.content, &manifest.keys_digest, &manifest.packed];
+    if !is_name(&manifest.name) || !is_name(&manifest.kind) || !is_source(&manifest.source) {
         return Err(damaged("a name in the manifest"));
+    }
+    if !hashes.into_iter().chain(&manifest.query_hash).all(|hash| is_hash(hash)) {
+        return Err(damaged("a hash in the manifest"));
     }
     let limit = limit.min(MAX_BYTES);
     if manifest.bytes > limit {
@@ -308,13 +326,14 @@ pub fn open(
     Ok(Package { manifest, key: seal.key, payload: payload.into() })
 }
 
-/// Never more than was announced, however much comes out.
+/// One frame with nothing behind it, and never more than was announced, however much comes out.
 fn unpack(packed: &[u8], bytes: u64) -> Result<Vec<u8>, PackageError> {
     let damaged = PackageError::Damaged("the content cannot be unpacked");
-    let decoder = zstd::stream::read::Decoder::new(packed).map_err(|_| damaged.clone())?;
+    let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(|_| damaged.clone())?;
+    let mut decoder = decoder.single_frame();
     let mut payload = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-    decoder.take(bytes + 1).read_to_end(&mut payload).map_err(|_| damaged.clone())?;
-    if payload.len() as u64 == bytes { Ok(payload) } else { Err(damaged) }
+    (&mut decoder).take(bytes + 1).read_to_end(&mut payload).map_err(|_| damaged.clone())?;
+    if payload.len() as u64 == bytes && decoder.finish().is_empty() { Ok(payload) } else { Err(damaged) }
 }
 
 #[cfg(test)]
@@ -400,6 +419,60 @@ mod tests {
         let bomb = zstd::bulk::compress(&vec![0; 50 << 20], 19).unwrap();
         assert_eq!(unpack(&bomb, 1000), Err(PackageError::Damaged("the content cannot be unpacked")));
         assert!(unpack(&bomb, 50 << 20).is_ok());
+        let small = zstd::bulk::compress(b"x", LEVEL).unwrap();
+        let empty = zstd::bulk::compress(b"", LEVEL).unwrap();
+        assert_eq!(unpack(&small, 1), Ok(b"x".to_vec()));
+        assert_eq!(unpack(&empty, 0), Ok(Vec::new()));
+        for (more, bytes) in [(&b"junk"[..], 1), (&empty, 1), (&small, 1), (&small, 2)] {
+            assert!(unpack(&[&small, more].concat(), bytes).is_err(), "a second frame, or junk");
+        }
+    }
+
+    #[test]
+    fn what_is_told_to_people_cannot_move_their_terminal() {
+        let with = |source: &str, query_hash: Option<&str>| {
+            let draft =
+                Draft { source: source.to_owned(), query_hash: query_hash.map(str::to_owned), ..draft() };
+            pack(draft, described(), b"", &key(1)).err()
+        };
+        assert_eq!(with("node 3, über alles", Some(&"0a".repeat(32))), None);
+        assert_eq!(with("\u{1b}[2J", None), Some(PackError::BadSource));
+        assert_eq!(with(&"x".repeat(MAX_SOURCE + 1), None), Some(PackError::BadSource));
+        for bad in ["", "0A", &"0A".repeat(32), &"\u{1b}".repeat(64)] {
+            assert_eq!(with("", Some(bad)), Some(PackError::BadQueryHash(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_signature_does_not_excuse_another_form() {
+        let good = made(b"x");
+        let length = MAGIC.len() + 4;
+        let manifest = |change: &dyn Fn(String) -> String| {
+            let parts = split(&good).unwrap();
+            let text = change(String::from_utf8(parts.signed.to_vec()).unwrap());
+            let seal = key(1).sign(Domain::Package, text.as_bytes());
+            let mut bytes = good[..length - 4].to_vec();
+            bytes.extend_from_slice(&(text.len() as u32).to_be_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+            bytes.extend_from_slice(&seal.key.0);
+            bytes.extend_from_slice(&seal.signature);
+            bytes.extend_from_slice(&good[length + parts.signed.len() + 8 + SIGNATURE_BYTES..]);
+            open(&bytes, &ring(&key(1)), NOW, MAX_BYTES, true).map_err(|error| error.code()).err()
+        };
+        assert_eq!(manifest(&|text| text), None);
+        for (from, to) in [
+            ("\"bytes\":1", "\"bytes\": 1"),
+            ("\"bytes\":1", "\"bytes\":1.0"),
+            ("\"bytes\":1", "\"bytes\":1,\"bytes\":1"),
+            ("\"query_hash\":null,", ""),
+            ("\"query_hash\":null", "\"query_hash\":\"x\""),
+            ("a test", "\\u0061 test"),
+            ("a test", "a\\u001btest"),
+            ("features", "../tures"),
+            ("\"schema\"", "\"more\":1,\"schema\""),
+        ] {
+            assert_eq!(manifest(&|text| text.replacen(from, to, 1)), Some("damaged"), "{from} as {to}");
+        }
     }
 
     #[test]

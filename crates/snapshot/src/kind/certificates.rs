@@ -55,7 +55,12 @@ impl Kind for Certificates {
         let keys: BTreeSet<String> = found.keys().cloned().collect();
         let classes = vec![Class { name: "names", keys, needed: true }];
         let memory = 2 * payload.len() as u64;
-        Ok(Content { classes, memory, value: Value::Certificates(found.into_iter().collect()) })
+        Ok(Content {
+            classes,
+            spreads: Vec::new(),
+            memory,
+            value: Value::Certificates(found.into_iter().collect()),
+        })
     }
 
     fn exercise(&self, _content: &Content) -> Result<(), Diagnostic> {

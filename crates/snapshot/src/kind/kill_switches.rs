@@ -57,7 +57,7 @@ impl Kind for KillSwitches {
         let memory = payload.len() as u64;
         // All of them may go at once: that is the normal end of an incident.
         let classes = vec![Class { name: "switches", keys, needed: false }];
-        Ok(Content { classes, memory, value: Value::Switches(switches) })
+        Ok(Content { classes, spreads: Vec::new(), memory, value: Value::Switches(switches) })
     }
 
     fn exercise(&self, _content: &Content) -> Result<(), Diagnostic> {

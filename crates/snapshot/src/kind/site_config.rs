@@ -109,6 +109,7 @@ impl Kind for SiteConfig {
         match compiled.snapshot {
             Some(snapshot) => Ok(Content {
                 classes: classes(&snapshot),
+                spreads: Vec::new(),
                 memory: 4 * payload.len() as u64,
                 value: Value::SiteConfig,
             }),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use api::diagnostic::{Diagnostic, Location, Severity};
 use base::time::Timestamp;
 
-use super::{Class, Content, Kind, OnFailure, Value, error};
+use super::{Class, Content, Kind, OnFailure, Spread, Value, error};
 use crate::package::Caps;
 
 /// Columns of a table.
@@ -17,6 +17,8 @@ const MAX_COLUMNS: usize = 64;
 const MAX_LINE: usize = 4096;
 /// Findings told of one table.
 const MAX_FINDINGS: usize = 10;
+/// Memory of a row beside its cells and its key, in bytes.
+const ROW: usize = 160;
 /// First word of the first line.
 const HEAD: &str = "#columns";
 
@@ -38,14 +40,16 @@ pub struct Column {
     pub holds: ColumnType,
 }
 
-/// A table. Cells are ranges of one text, so that a row costs little more than its line.
+/// A table. Its text cells lie in one text, so that a row costs little more than its line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     columns: Vec<Column>,
     /// Number columns, one after the other, in the order of rows.
     numbers: Vec<f64>,
-    /// Text columns likewise.
-    texts: Vec<Box<str>>,
+    /// Text columns likewise, all in one.
+    texts: String,
+    /// Where each of them ends in it.
+    ends: Vec<u32>,
     rows: HashMap<Box<str>, u32, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>,
 }
 
@@ -74,12 +78,38 @@ impl Table {
     /// The text in a row, likewise.
     pub fn text(&self, key: &str, column: &str) -> Option<&str> {
         let (position, width) = self.position(column, ColumnType::Text)?;
-        self.texts.get(*self.rows.get(key)? as usize * width + position).map(|text| &**text)
+        let cell = *self.rows.get(key)? as usize * width + position;
+        let start = cell.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        self.texts.get(start as usize..*self.ends.get(cell)? as usize)
     }
 
     /// The keys of all rows, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.rows.keys().map(|key| &**key)
+    }
+
+    /// Memory it takes with the set of its keys, in bytes, rounded up: a row costs its place in the map, which may be half
+    /// empty, its key three times, in the map, the set and the text, and what an allocation costs.
+    fn memory(&self, text: usize) -> u64 {
+        let keys: usize = self.rows.keys().map(|key| key.len()).sum();
+        let cells = self.numbers.len() * 8 + self.ends.len() * 4;
+        (text + 2 * keys + 2 * cells + self.rows.len() * ROW) as u64
+    }
+
+    /// How the numbers of each column are distributed.
+    fn spreads(&self) -> Vec<Spread> {
+        let columns: Vec<_> =
+            self.columns.iter().filter(|column| column.holds == ColumnType::Number).collect();
+        let of = |(position, column): (usize, &&Column)| {
+            let numbers = || self.numbers.iter().skip(position).step_by(columns.len());
+            Spread {
+                name: column.name.clone(),
+                count: numbers().count(),
+                varies: numbers().any(|number| Some(number) != numbers().next()),
+                largest: numbers().fold(0.0, |largest: f64, number| largest.max(number.abs())),
+            }
+        };
+        columns.iter().enumerate().map(of).collect()
     }
 
     /// Where a column lies among those of its type, and how many of those there are.
@@ -120,16 +150,17 @@ impl Kind for TableKind {
             vec![at(line, "", "not-utf-8", "it is not UTF-8".to_owned(), "write it as UTF-8")]
         })?;
         let mut reading = Reading::default();
-        let table = reading.table(text);
+        let mut table = reading.table(text);
+        table.texts.shrink_to_fit();
         if reading.findings.is_empty() {
             let keys: BTreeSet<String> = table.keys().map(str::to_owned).collect();
             let columns = table.columns.iter().map(|column| column.name.clone()).collect();
-            let memory = (text.len() + table.rows.len() * 96 + table.numbers.len() * 8) as u64;
+            let (memory, spreads) = (table.memory(text.len()), table.spreads());
             let classes = vec![
                 Class { name: "rows", keys, needed: true },
                 Class { name: "columns", keys: columns, needed: true },
             ];
-            Ok(Content { classes, memory, value: Value::Table(table) })
+            Ok(Content { classes, spreads, memory, value: Value::Table(table) })
         } else {
             Err(reading.findings)
         }
@@ -249,7 +280,10 @@ impl Reading {
         }
         for (column, cell) in table.columns.iter().zip(&cells) {
             match column.holds {
-                ColumnType::Text => table.texts.push((*cell).into()),
+                ColumnType::Text => {
+                    table.texts.push_str(cell);
+                    table.ends.push(u32::try_from(table.texts.len()).unwrap_or(u32::MAX));
+                }
                 ColumnType::Number => match cell.parse::<f64>() {
                     Ok(value) if value.is_finite() => table.numbers.push(value),
                     _ => {

@@ -13,7 +13,7 @@ fn table(rows: impl IntoIterator<Item = (String, f64)>) -> String {
 }
 
 fn rows(range: std::ops::Range<usize>) -> Vec<(String, f64)> {
-    range.map(|number| (format!("feature-{number:03}"), number as f64 / 7.0)).collect()
+    range.map(|number| (format!("feature-{number:03}"), (number % 50) as f64 / 7.0)).collect()
 }
 
 fn packed(generation: u64, text: &str) -> Package {
@@ -121,6 +121,100 @@ fn a_change_stays_within_its_budget_unless_it_is_forced() {
         assert_eq!(forced.is_empty(), expected != "not-newer", "{expected}");
     }
     assert!(check(&packed(1, &table(rows(0..60))), None, caps, false, NOW).is_ok());
+}
+
+#[test]
+fn numbers_that_lost_their_meaning_are_refused_unless_forced() {
+    let caps = find("table").unwrap().caps();
+    let weights = |count: usize, weight: fn(usize) -> f64| {
+        table((0..count).map(|number| (format!("feature-{number:03}"), weight(number))))
+    };
+    let before = packed(1, &weights(30, |number| number as f64));
+    for (after, expected) in [
+        (weights(30, |number| -(number as f64)), ""),
+        (weights(30, |_| 0.0), "one-value"),
+        (weights(30, |number| number as f64 * 10.0), ""),
+        (weights(30, |number| number as f64 * -10.1), "out-of-range"),
+    ] {
+        let found = codes(check(&packed(2, &after), Some(&before), caps, false, NOW));
+        assert_eq!(found.first().map_or("", String::as_str), expected, "{found:?}");
+        assert!(check(&packed(2, &after), Some(&before), caps, true, NOW).is_ok());
+    }
+    let few = packed(1, &weights(19, |number| number as f64));
+    assert!(check(&packed(2, &weights(19, |_| 1.0)), Some(&few), caps, false, NOW).is_ok(), "may be chance");
+}
+
+#[test]
+fn an_incident_may_end_at_once() {
+    let kind = find("kill-switches").unwrap();
+    let switches = |modules: &[&str]| {
+        let switch = |module: &&str| {
+            format!(r#"{{"module":"{module}","site":null,"since":1,"by":"root","reason":"test"}}"#)
+        };
+        let text = format!("[{}]", modules.iter().map(switch).collect::<Vec<_>>().join(","));
+        kind.read(text.as_bytes(), NOW).unwrap().classes
+    };
+    for after in [&[][..], &["waf"]] {
+        let found = over_budget(&difference(&switches(&["waf", "bots", "cache", "rate"]), &switches(after)));
+        assert_eq!(found, [], "to {after:?}");
+    }
+}
+
+#[test]
+fn what_has_expired_does_not_keep_out_what_replaces_it() {
+    let kind = find("certificates").unwrap();
+    let end = |year| {
+        let mut parameters = rcgen::CertificateParams::new(vec!["shop.example".to_owned()]).unwrap();
+        parameters.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = parameters.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+        serde_json::to_vec(&std::collections::BTreeMap::from([("shop.example", pem)])).unwrap()
+    };
+    let of = |generation, made: Timestamp, payload: Vec<u8>| {
+        let content = kind.read(&payload, made).unwrap();
+        let template = packed(generation, &table(rows(0..1)));
+        let Described { kind, entries, keys_digest, memory, .. } = describe(kind, &content);
+        let (kind, bytes) = (kind.to_owned(), payload.len() as u64);
+        let manifest = package::Manifest {
+            kind,
+            entries,
+            keys_digest,
+            memory,
+            bytes,
+            created: made,
+            ..template.manifest
+        };
+        Package { manifest, payload: payload.into(), ..template }
+    };
+    let in_2010 = Timestamp(1_262_304_000_000_000);
+    let in_2020 = Timestamp(1_577_836_800_000_000);
+    let (old, new) = (of(1, in_2010, end(2015)), of(2, in_2020, end(2030)));
+    assert!(check(&new, Some(&old), kind.caps(), false, in_2020).is_ok());
+    let late = codes(check(&of(3, in_2010, end(2015)), Some(&old), kind.caps(), true, in_2020));
+    assert_eq!(late, ["bad-certificate"]);
+    let other = packed(4, &table(rows(0..3)));
+    assert_eq!(codes(check(&other, Some(&old), other_caps(), false, in_2020)), ["incomparable"]);
+}
+
+fn other_caps() -> crate::package::Caps {
+    find("table").unwrap().caps()
+}
+
+#[test]
+fn what_a_table_is_reckoned_to_take_is_more_than_its_parts() {
+    let wide =
+        "#columns key:text ".to_owned() + &(0..60).map(|n| format!("c{n}:text ")).collect::<String>() + "\n";
+    let row = |n: usize| format!("k{n}{}\n", "\ty".repeat(60));
+    let text = wide + &(0..1000).map(row).collect::<String>();
+    let content = find("table").unwrap().read(text.as_bytes(), NOW).unwrap();
+    let Value::Table(table) = &content.value else { panic!("{content:?}") };
+    assert_eq!((table.text("k999", "c59"), table.text("k0", "key")), (Some("y"), Some("k0")));
+    let cells = 61 * 1000;
+    assert!(content.memory > (cells * 4 + 1000 * 100) as u64, "{}", content.memory);
+    let caps = Caps { memory: content.memory - 1, ..other_caps() };
+    let found = read(find("table").unwrap(), text.as_bytes(), caps, NOW).unwrap_err();
+    assert_eq!(found[0].code, "too-much-memory");
 }
 
 #[test]
