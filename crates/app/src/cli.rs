@@ -255,6 +255,8 @@ pub enum Role {
     Keeper,
     /// Collects events.
     Analytics,
+    /// Looks for new data files.
+    Feeder,
     /// The demo site.
     DemoSite,
 }

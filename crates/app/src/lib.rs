@@ -8,6 +8,7 @@ mod cli;
 mod demo;
 mod edge_process;
 mod events;
+mod feeder;
 mod keeper;
 mod package;
 mod reference;

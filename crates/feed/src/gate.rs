@@ -5,6 +5,7 @@
 
 mod memory;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::diagnostic::{Diagnostic, Severity as Level};
@@ -12,7 +13,7 @@ use api::roles::FeedSettings;
 use api::seal::Keyring;
 use base::happening::{Component, Happening, Severity, What};
 use base::time::Timestamp;
-use snapshot::kind::{self, Class, Kind};
+use snapshot::kind::{self, Content, Kind};
 use snapshot::package::{self, Caps, Package};
 
 use memory::TurnedDown;
@@ -59,33 +60,35 @@ impl Feed {
 
     /// Verifies a package that was in force before, whose end may have come since.
     pub fn stored(&self, bytes: &[u8], now: Timestamp) -> Result<InForce, String> {
-        let package =
-            package::open(bytes, &self.keys, now, self.caps.bytes, false).map_err(|e| e.to_string())?;
-        let content = self.kind.read(&package.payload, now).map_err(|findings| first(&findings).1)?;
-        Ok(InForce::new(&package, content.classes))
+        let package = package::open(bytes, &self.keys, now, self.caps.bytes, false);
+        let package = package.map_err(|error| error.to_string())?;
+        // As of when it was made, as `kind::check` reads what it compares with.
+        let content = self.kind.read(&package.payload, package.manifest.created);
+        content.map(|content| InForce::new(&package, content)).map_err(|findings| first(&findings).1)
     }
 }
 
 /// What must be known of the package in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct InForce {
     /// Its generation.
     pub generation: u64,
-    content: String,
+    /// Hash of its content.
+    hash: String,
     created: Timestamp,
     expires: Option<Timestamp>,
-    classes: Vec<Class>,
+    content: Arc<Content>,
 }
 
 impl InForce {
-    fn new(package: &Package, classes: Vec<Class>) -> Self {
+    fn new(package: &Package, content: Content) -> Self {
         let manifest = &package.manifest;
         Self {
             generation: manifest.generation,
-            content: manifest.content.clone(),
+            hash: manifest.content.clone(),
             created: manifest.created,
             expires: manifest.expires,
-            classes,
+            content: Arc::new(content),
         }
     }
 }
@@ -180,8 +183,8 @@ impl Gate {
                 None
             }
             Judged::Good(offered, forced) => {
-                if self.memory.would_flap(&hash, Some(&offered.content)) {
-                    self.cycle(hash, Some(offered.content), now);
+                if self.memory.would_flap(&hash, Some(&offered.hash)) {
+                    self.cycle(hash, Some(offered.hash), now);
                     return None;
                 }
                 let generation = offered.generation;
@@ -212,7 +215,7 @@ impl Gate {
             );
             return refused("another-feed", message, generation);
         }
-        let same = |it: &InForce| (it.generation, &it.content) == (manifest.generation, &manifest.content);
+        let same = |it: &InForce| (it.generation, &it.hash) == (manifest.generation, &manifest.content);
         if self.in_force.as_ref().is_some_and(same) {
             return Judged::Current(manifest.content.clone());
         }
@@ -227,14 +230,14 @@ impl Gate {
             );
             return refused("not-newer", message, generation);
         }
-        let previous = self.in_force.as_ref().map(|it| (it.generation, it.classes.as_slice()));
+        let previous = self.in_force.as_ref().map(|it| (it.generation, &*it.content));
         let check = |force| kind::check_after(&package, previous, *caps, force, now);
         let (checked, forced) = match check(false) {
             Err(_) if force => (check(true), true),
             checked => (checked, false),
         };
         match checked {
-            Ok(checked) => Judged::Good(InForce::new(&package, checked.content.classes), forced),
+            Ok(checked) => Judged::Good(InForce::new(&package, checked.content), forced),
             Err(findings) => Judged::Refused(findings, generation),
         }
     }
@@ -272,7 +275,7 @@ impl Gate {
             (self.memory.turned_down, self.memory.expiry_told) = (None, 0);
             // Who put it in force tells of it, which ends the incidents.
             self.memory.refusals.clear();
-            self.cycle(bytes, Some(offered.content.clone()), now);
+            self.cycle(bytes, Some(offered.hash.clone()), now);
             self.in_force = Some(offered);
         } else {
             let (cause, message) = first(findings);

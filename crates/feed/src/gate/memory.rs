@@ -1,7 +1,13 @@
 //! What a gate remembers of its feed, over restarts too: refusals, the last cycles, and whether it is frozen.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
 use base::time::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::store::replace;
 
 /// Causes of refusal that are told apart; the oldest gives way.
 const MAX_REFUSALS: usize = 16;
@@ -11,6 +17,9 @@ const CYCLES: usize = 3;
 const REVERSALS: usize = 2;
 /// Bytes kept of a message.
 const MAX_MESSAGE: usize = 1024;
+
+/// Largest file, in bytes.
+const MAX_FILE: u64 = 64 << 10;
 
 /// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +92,33 @@ pub(super) struct TurnedDown {
 }
 
 impl Memory {
+    /// Name of its file, in the folder of its feed.
+    pub const FILE: &str = "gate.json";
+
+    /// From its file. One that is not there is a feed of which nothing is known; nor is anything of one that is damaged.
+    pub fn read(path: &Path) -> Self {
+        let mut text = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut text));
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "what was known of a feed cannot be read")
+            }
+            Ok(_) => match serde_json::from_slice::<Self>(&text) {
+                Ok(memory) => return memory.bounded(),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "what was known of a feed is damaged")
+                }
+            },
+        }
+        Self::default()
+    }
+
+    /// Into its file, in one step.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        replace(path, &serde_json::to_vec(self)?)
+    }
+
     /// As it may be after it was read from somewhere.
     pub(super) fn bounded(mut self) -> Self {
         self.refusals.truncate(MAX_REFUSALS);

@@ -127,7 +127,11 @@ impl World {
         assert_eq!(generation, active);
         let feed = Feed::new(&settings(&key())).unwrap();
         let stored = feed.stored(&bytes, NOW).unwrap();
-        assert_eq!(Some(&stored.classes[0].keys.len()), self.good.get(&active), "generation {active}");
+        assert_eq!(
+            Some(&stored.content.classes[0].keys.len()),
+            self.good.get(&active),
+            "generation {active}"
+        );
         assert!(self.activated.contains(&active));
     }
 }

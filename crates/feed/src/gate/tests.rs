@@ -25,9 +25,9 @@ pub(crate) fn key() -> SigningKey {
     SigningKey::from_seed(&[5; 32]).unwrap()
 }
 
-/// A package of so many rows, whose text also depends on the salt.
+/// A package of so many rows, whose numbers depend on the salt too.
 pub(crate) fn made(generation: u64, rows: usize, salt: u64) -> Vec<u8> {
-    let rows: String = (0..rows).map(|row| format!("feature-{row:03}\t{salt}\n")).collect();
+    let rows: String = (0..rows).map(|row| format!("feature-{row:03}\t{row}.{salt:03}\n")).collect();
     packed(generation, &format!("#columns name:text weight:number\n{rows}"), None)
 }
 
