@@ -292,6 +292,8 @@ pub enum Role {
     Keeper,
     /// Collects events.
     Analytics,
+    /// Looks for new data files.
+    Feeder,
     /// The demo site.
     DemoSite,
     /// Ends what a drill has started when the drill is over, however it ended.

@@ -9,6 +9,7 @@ mod demo;
 mod drill;
 mod edge_process;
 mod events;
+mod feeder;
 mod keeper;
 mod package;
 mod reference;

@@ -136,6 +136,8 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/snapshot/src/compile/certificate.rs",
             // How the keeper of certificates speaks to authorities, and what its tests answer challenges with.
             "crates/acme/src/http.rs",
+            // How packages are fetched.
+            "crates/feed/src/source/web.rs",
             "crates/acme/tests/",
             // A visitor of a drill, with TLS.
             "tests/drills/src/wire.rs",
