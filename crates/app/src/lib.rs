@@ -9,6 +9,7 @@ mod demo;
 mod edge_process;
 mod events;
 mod feeder;
+mod feeds;
 mod keeper;
 mod package;
 mod reference;
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
         Some(Command::Status(place)) => status(&place, &terminal),
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
+        Some(Command::Feed(arguments)) => feeds::run(arguments, &terminal),
         Some(Command::Events(arguments)) => events::events(&arguments, &terminal),
         Some(Command::Top(arguments)) => top::top(&arguments, &terminal),
         Some(Command::Child(arguments)) => run::run_child(&arguments),
