@@ -100,11 +100,6 @@ pub async fn ask(query: &Query<'_>) -> Result<String, ClickHouseError> {
     table_of(&tokio::time::timeout(QUERY, whole).await.map_err(late)??)
 }
 
-/// The name of a query in a manifest: BLAKE3 of its text without the white space around it, in hexadecimal digits.
-pub fn query_hash(sql: &str) -> String {
-    blake3::hash(sql.trim().as_bytes()).to_string()
-}
-
 /// The address that asks: an error comes as a status only when the server has waited for the end of the query.
 fn address(url: &str, sql: &str) -> Result<Uri, ClickHouseError> {
     let bad = || ClickHouseError::BadUrl;
