@@ -63,6 +63,10 @@ pub enum Command {
     Upgrade(UpgradeArguments),
     /// List the certificates, their expiry and next renewal; renew or revoke some.
     Certs(CertsArguments),
+    /// Show requests and what happened to Rempart itself, as it happens or from the last days.
+    Events(crate::events::EventsArguments),
+    /// Watch requests, failures, anomalies and changes live.
+    Top(crate::top::TopArguments),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -249,6 +253,8 @@ pub enum Role {
     Edge,
     /// Gets certificates.
     Keeper,
+    /// Collects events.
+    Analytics,
     /// The demo site.
     DemoSite,
 }

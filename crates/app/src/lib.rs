@@ -1,11 +1,13 @@
 //! The program: parse the command line, set up the program's own log, do what was asked.
 
 mod admin;
+mod analytics;
 mod builder;
 mod channel;
 mod cli;
 mod demo;
 mod edge_process;
+mod events;
 mod keeper;
 mod package;
 mod reference;
@@ -16,6 +18,7 @@ mod signals;
 mod sources;
 mod state;
 mod supervisor;
+mod top;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -71,6 +74,8 @@ pub fn main() -> ExitCode {
         Some(Command::Status(place)) => status(&place, &terminal),
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
+        Some(Command::Events(arguments)) => events::events(&arguments, &terminal),
+        Some(Command::Top(arguments)) => top::top(&arguments, &terminal),
         Some(Command::Child(arguments)) => run::run_child(&arguments),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "rempart", &mut std::io::stdout());

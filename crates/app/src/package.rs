@@ -8,8 +8,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::MemfdFlags;
-pub use snapshot::kind::site_config::Sources;
 use snapshot::kind::site_config;
+pub use snapshot::kind::site_config::Sources;
 
 /// Largest package, in bytes.
 const MAX_BYTES: u64 = 64 << 20;

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::cli::{ChildArguments, DemoArguments, Place, Role, RunArguments};
 use crate::report::Terminal;
 use crate::supervisor::{self, End, Launch, Origin, Settings, StartError, TasteLimits, own_program};
-use crate::{EXIT_OK, EXIT_REFUSED, admin, demo, edge_process, keeper, state};
+use crate::{EXIT_OK, EXIT_REFUSED, admin, analytics, demo, edge_process, keeper, state};
 
 /// Where the demo listens unless told otherwise, or unless these are taken.
 const DEMO_LISTEN: [&str; 2] = ["http://127.0.0.1:8080", "https://127.0.0.1:8443"];
@@ -134,6 +134,8 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
     let name = match arguments.role {
         Role::Edge => c"rempart-edge",
         Role::Keeper => c"rempart-keeper",
+        // Names have 15 characters.
+        Role::Analytics => c"rempart-analyst",
         Role::DemoSite => c"rempart-demo",
     };
     rustix::thread::set_name(name)?;
@@ -144,6 +146,7 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
             edge_process::run(&settings, stdin()?.into())
         }
         Role::Keeper => keeper::run(&arguments.state_dir, stdin()?.into()),
+        Role::Analytics => analytics::run(&arguments.state_dir, stdin()?.into()),
         Role::DemoSite => demo_site(),
     }
 }

@@ -40,7 +40,9 @@ fn send(place: &Place, signal: Signal, terminal: &Terminal) -> anyhow::Result<u8
     let sealed = signal::seal(signal, id, now(), &key)?;
     match crate::ask(place, &Request::Signal { sealed }) {
         Err(error) => return Ok(crate::unreached(terminal, &error)),
-        Ok(Answer::Signalled { message }) if terminal.json => terminal.print_json(&json!({ "done": message })),
+        Ok(Answer::Signalled { message }) if terminal.json => {
+            terminal.print_json(&json!({ "done": message }))
+        }
         Ok(Answer::Signalled { message }) => terminal.print(&message),
         Ok(Answer::Refused { message }) => bail!(message),
         Ok(other) => bail!("unexpected answer {other:?}"),

@@ -49,6 +49,16 @@ pub fn machine_key_file(state: &Path) -> PathBuf {
     state.join("machine.key")
 }
 
+/// Where analytics takes events from edges.
+pub fn events(state: &Path) -> PathBuf {
+    state.join("events.sock")
+}
+
+/// Where analytics answers questions.
+pub fn analytics(state: &Path) -> PathBuf {
+    state.join("analytics.sock")
+}
+
 impl StateFolder {
     /// Opens or makes the folder, readable by this user only, and claims it.
     pub fn claim(path: &Path) -> anyhow::Result<Self> {

@@ -66,14 +66,18 @@ impl Artefacts {
         let keys = feed.keys.iter().map(String::as_str);
         let keys = Keyring::parse(keys).map_err(|found| vec![error("bad-key", found.to_string())])?;
         let kind = kind::find(&feed.kind).ok_or_else(|| {
-            vec![error("unknown-kind", format!("{} is no kind of artefact that this version knows", feed.kind))]
+            vec![error(
+                "unknown-kind",
+                format!("{} is no kind of artefact that this version knows", feed.kind),
+            )]
         })?;
         let caps = caps(feed, kind.caps());
         let package = package::open(bytes, &keys, now, caps.bytes, manner != Manner::Again)
             .map_err(|found| vec![error(found.code(), found.to_string())])?;
         if package.manifest.name != feed.name || package.manifest.kind != feed.kind {
             let (name, kind) = (&package.manifest.name, &package.manifest.kind);
-            let message = format!("it is {name} of kind {kind}, and was to be {} of kind {}", feed.name, feed.kind);
+            let message =
+                format!("it is {name} of kind {kind}, and was to be {} of kind {}", feed.name, feed.kind);
             return Err(vec![error("another-feed", message)]);
         }
         let before = self.in_force.load_full();

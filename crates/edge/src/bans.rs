@@ -130,7 +130,8 @@ mod tests {
             let address = std::net::Ipv4Addr::from(u32::try_from(number).unwrap());
             IpNet::new(address.into(), 32).unwrap()
         };
-        let list: Vec<_> = (0..=MAX_BANS).map(|number| (network(number), Timestamp(number as u64 + 1))).collect();
+        let list: Vec<_> =
+            (0..=MAX_BANS).map(|number| (network(number), Timestamp(number as u64 + 1))).collect();
         assert_eq!(bans.set(&list), 1);
         assert!(!bans.contains("0.0.0.0".parse().unwrap()) && bans.contains("0.0.0.1".parse().unwrap()));
     }

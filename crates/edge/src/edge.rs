@@ -17,10 +17,11 @@ use crate::connection::Begins;
 use crate::generation::Generation;
 use crate::pressure;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{Metrics, Pulse};
 use crate::tls::LoadError;
 use crate::upstream::health::MAX_SET_ASIDE;
-use crate::worker::{self, Command, Done, Shared};
+use crate::worker::{self, Command, Done, Reports, Shared};
 
 /// Commands waiting for one edge thread; a reload sends a handful.
 const COMMANDS: usize = 1024;
@@ -41,6 +42,8 @@ pub struct EdgeOptions {
     pub metrics: Arc<Metrics>,
     /// The access log.
     pub access_log: Arc<AccessLog>,
+    /// The way to analytics.
+    pub events: Arc<Events>,
 }
 
 /// A running edge.
@@ -114,11 +117,15 @@ impl Edge {
         let mut threads = Vec::with_capacity(options.threads);
         for index in 0..options.threads {
             let (commands, received) = mpsc::channel(COMMANDS);
-            let (shared, log) = (shared.clone(), options.access_log.handle());
+            let shared = shared.clone();
             let seed = options.seed.wrapping_add((index as u64) << 32);
+            let reports = Reports {
+                log: options.access_log.handle(),
+                events: options.events.handle(seed.rotate_left(7)),
+            };
             let handle = std::thread::Builder::new()
                 .name(format!("edge-{index}"))
-                .spawn(move || worker::run(index, shared, log, seed, received))
+                .spawn(move || worker::run(index, shared, reports, seed, received))
                 .map_err(|error| thread_error(&error))?;
             threads.push(Thread { commands, handle: Mutex::new(Some(handle)) });
         }
@@ -331,7 +338,8 @@ mod tests {
         let metrics = Arc::new(Metrics::new(2, access_log.counts().clone()));
         let loader = Loader::new(metrics.clone()).unwrap();
         let first = loader.load(Arc::new(compiled), 1, None, Timestamp(0), Expired::Refuse).unwrap();
-        let options = EdgeOptions { threads: 2, seed: 1, metrics, access_log };
+        let events = Arc::new(Events::start("unused".into(), Arc::default()).unwrap());
+        let options = EdgeOptions { threads: 2, seed: 1, metrics, access_log, events };
         let mut edge = Edge::start(options, first).unwrap();
 
         let (commands, unread) = mpsc::channel(COMMANDS);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use base::event::{Completion, RequestEvent};
+use base::event::{Completion, RequestEvent, Verdicts};
 use base::id::RequestId;
 use http::Method;
 
@@ -56,14 +56,20 @@ impl Trail {
             client: base::address::canonical(connection.peer.ip()),
             protocol: head.map_or(base::event::Protocol::Http11, |head| head.protocol),
             tls: connection.tls.is_some(),
+            tls_version: connection.tls.as_ref().map(|tls| tls.version.of_event()),
+            ja4: connection.ja4(),
+            introduction: connection.introduction(),
             method: head.map(|head| method_name(&head.method)).unwrap_or_default(),
             host: head.map(|head| bounded_text(head.authority.as_bytes(), MAX_NAME)).unwrap_or_default(),
             target: head.map(|head| bounded_text(head.target.as_bytes(), MAX_TARGET)).unwrap_or_default(),
             site: None,
+            generation: worker.generation().number,
+            verdicts: Verdicts::default(),
             status: 0,
             fault: None,
             reason: None,
             origin: None,
+            origin_protocol: None,
             attempts: 0,
             bytes_in: 0,
             bytes_out: 0,

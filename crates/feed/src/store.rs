@@ -40,7 +40,10 @@ impl Store {
     /// Opens or makes the store of a feed below the folder of all feeds, readable by this user only.
     pub fn open(folder: &Path, name: &str) -> io::Result<Self> {
         if !package::is_name(name) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no name for a feed")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{name:?} is no name for a feed"),
+            ));
         }
         let folder = folder.join(name);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;

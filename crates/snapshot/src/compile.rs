@@ -1,6 +1,7 @@
 //! Desired state to generation, top to bottom: text, listeners, sites, origins, certificates, and one identity for all.
 
 mod acme;
+mod analytics;
 mod certificate;
 mod defaults;
 mod host;
@@ -204,6 +205,7 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
         via: judge.via(&desired.via),
         limits: judge.limits(&desired.limits),
         access_log: judge.access_log(&desired.log.access),
+        analytics: judge.analytics(&desired.analytics),
         drain: judge.drain(&desired.drain),
         listeners,
         sites,

@@ -42,6 +42,8 @@ pub struct Desired {
     /// Certificates from an authority such as Let's Encrypt (ACME, RFC 8555), for sites with `tls.acme = true`: issued
     /// and renewed without further ado, one for each host.
     pub acme: Acme,
+    /// Events: what is kept of requests and of what happens to Rempart itself.
+    pub analytics: Analytics,
     /// The sites; at least one.
     #[schemars(length(max = 10_000))]
     pub site: Vec<Site>,
@@ -60,6 +62,7 @@ impl Default for Desired {
             limits: Limits::default(),
             drain: Drain::default(),
             acme: Acme::default(),
+            analytics: Analytics::default(),
             site: Vec::new(),
         }
     }
@@ -103,6 +106,35 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self { listen: "127.0.0.1:9145".to_owned() }
+    }
+}
+
+/// Events: what is kept of requests and of what happens to Rempart itself, in a database in the state folder, for
+/// `rempart events` and `rempart top`. Visitors' addresses are kept as networks only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Analytics {
+    /// Whether events are kept at all.
+    pub enabled: bool,
+    /// How long figures per minute, and what happened, are kept.
+    #[schemars(extend("x-minimum" = "1d", "x-maximum" = "3650d"))]
+    pub keep_minutes: Period,
+    /// How long samples of single requests are kept.
+    #[schemars(extend("x-minimum" = "1d", "x-maximum" = "3650d"))]
+    pub keep_samples: Period,
+    /// Largest size of the database; the oldest go first.
+    #[schemars(extend("x-minimum" = "8MiB", "x-maximum" = "1TiB"))]
+    pub max_size: ByteSize,
+}
+
+impl Default for Analytics {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            keep_minutes: Period::seconds(30 * 86_400),
+            keep_samples: Period::seconds(3 * 86_400),
+            max_size: ByteSize::mebibytes(256),
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub limits: ConnectionLimits,
     /// How requests are logged.
     pub access_log: AccessLog,
+    /// What is kept of events; `None` is nothing.
+    pub analytics: Option<Analytics>,
     /// How long ending connections may take.
     pub drain: Drain,
     /// Whether a second process waits, with this generation loaded, to take over.
@@ -40,6 +42,17 @@ pub struct Snapshot {
     pub acme: Option<Acme>,
     /// Compiled-in defaults, because no generation could be used: no sites, every request gets 503.
     pub is_defaults: bool,
+}
+
+/// What is kept of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Analytics {
+    /// How long figures per minute, and what happened, are kept.
+    pub keep_minutes: Duration,
+    /// How long samples of requests are kept.
+    pub keep_samples: Duration,
+    /// Largest size of the database in bytes.
+    pub max_bytes: u64,
 }
 
 /// How long connections may take to end, when the process or its predecessor ends.

@@ -9,9 +9,9 @@ use base::id::ContentHash;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{
-    AccessLogTarget, Acme, AcmeChallenge, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail, Compatibility,
-    ConnectionLimits, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify, ProxyProtocol, Site,
-    Snapshot, TlsPolicy,
+    AccessLogTarget, Acme, AcmeChallenge, Analytics, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail,
+    Compatibility, ConnectionLimits, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify,
+    ProxyProtocol, Site, Snapshot, TlsPolicy,
 };
 use crate::units::{ByteSize, Period};
 
@@ -99,6 +99,7 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.add("drain.idle", period(snapshot.drain.idle));
     lines.add("drain.requests", period(snapshot.drain.requests));
     lines.add("drain.tunnels", period(snapshot.drain.tunnels));
+    lines.analytics(snapshot.analytics);
     lines.add("standby", snapshot.standby);
     lines.add("bake", period(snapshot.bake));
     if let Some(acme) = &snapshot.acme {
@@ -148,6 +149,15 @@ struct Lines {
 impl Lines {
     fn add(&mut self, path: &str, value: impl Display) {
         self.lines.push(format!("{}{path}{SEPARATOR}{value}", self.prefix));
+    }
+
+    fn analytics(&mut self, analytics: Option<Analytics>) {
+        self.add("analytics.enabled", analytics.is_some());
+        if let Some(kept) = analytics {
+            self.add("analytics.keep_minutes", period(kept.keep_minutes));
+            self.add("analytics.keep_samples", period(kept.keep_samples));
+            self.add("analytics.max_size", ByteSize::bytes(kept.max_bytes));
+        }
     }
 
     fn access_log(&mut self, snapshot: &Snapshot) {

@@ -9,6 +9,7 @@ mod certificates;
 mod certificates_acme;
 mod differential;
 mod encryption;
+mod events;
 mod footprint;
 mod h2_floods;
 mod handover;

@@ -149,6 +149,11 @@ const KEYS: &[&str] = &[
     "queue",
     "body_rate",
     "bake",
+    "analytics",
+    "enabled",
+    "keep_minutes",
+    "keep_samples",
+    "max_size",
 ];
 
 /// Values, by an input's byte. New ones go to the end.

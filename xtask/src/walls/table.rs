@@ -144,6 +144,7 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/acme/tests/",
         ],
     },
+    Foreign { path: "rusqlite", homes: &["crates/analytics/src/store/"] },
     Foreign { path: "rcgen", homes: &["crates/edge/src/tls/", "crates/snapshot/tests/", "crates/acme/"] },
 ];
 

@@ -6,6 +6,7 @@
 mod difference;
 mod expiry;
 mod orphan;
+mod roles;
 mod status;
 
 use std::fs::File;
@@ -27,6 +28,7 @@ use api::roles::FeedSettings;
 use edge::artefacts::Manner;
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
+use edge::telemetry::events::Events;
 use edge::telemetry::metrics::Metrics;
 use edge::telemetry::ops::{self, Health, Ops};
 use edge::{BoundListener, Edge, EdgeOptions, ListenerSet};
@@ -43,6 +45,8 @@ use crate::{EXIT_OK, sources, state};
 const BEAT: Duration = Duration::from_millis(100);
 /// Time for the last log lines to be written when the process ends.
 const LOG_END: Duration = Duration::from_secs(5);
+/// Time for the last events to be sent when the process ends: nobody waits long for analytics.
+const EVENTS_END: Duration = Duration::from_secs(1);
 /// Name of a configuration that came from options.
 pub const COMMAND_LINE: &str = "command line";
 /// Name of the configuration that is compiled in.
@@ -99,6 +103,7 @@ struct EdgeProcess {
     health: Arc<Health>,
     certificates: PathBuf,
     rendezvous: PathBuf,
+    event_socket: PathBuf,
     seed: u64,
     parts: Mutex<Parts>,
     /// What signs of life are made of; never locked for longer than it takes to copy them.
@@ -112,6 +117,7 @@ type Living = (Option<Arc<Edge>>, Option<Arc<Channel>>);
 #[derive(Default)]
 struct Parts {
     access_log: Option<Arc<AccessLog>>,
+    events: Option<Arc<Events>>,
     edge: Option<Arc<Edge>>,
     /// Loaded and not in force.
     pending: Option<Ready>,
@@ -141,6 +147,7 @@ impl EdgeProcess {
             health: Arc::default(),
             certificates: sources::certificates(&settings.state),
             rendezvous: state::edges(&settings.state),
+            event_socket: state::events(&settings.state),
             seed: getrandom::u64().context("this machine has no randomness")?,
             parts: Mutex::default(),
             living: Mutex::default(),
@@ -236,7 +243,9 @@ impl EdgeProcess {
                 self.tell_metrics(&supervision);
                 Reply::Done
             }
-            Task::Switches { .. } => refused("no-modules", "there is nothing yet that can be switched".to_owned()),
+            Task::Switches { .. } => {
+                refused("no-modules", "there is nothing yet that can be switched".to_owned())
+            }
             Task::Keep { .. }
             | Task::Certificate { .. }
             | Task::Published { .. }
@@ -381,10 +390,14 @@ impl EdgeProcess {
             snapshot::generation::AccessLog { to: AccessLogTarget::Off, ..compiled.access_log.clone() };
         let log = Arc::new(AccessLog::start(&silent, self.metrics.log_counts())?);
         let (threads, metrics) = (threads(compiled), self.metrics.clone());
-        let options = EdgeOptions { threads, seed: self.seed, metrics, access_log: log.clone() };
+        // Nor is anybody told of golden requests.
+        let events = Arc::new(Events::start(self.event_socket.clone(), self.metrics.event_counts())?);
+        let access_log = log.clone();
+        let options = EdgeOptions { threads, seed: self.seed, metrics, access_log, events: events.clone() };
         let edge = Edge::start(options, generation.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
         let edge = Arc::new(edge);
         parts.access_log = Some(log);
+        parts.events = Some(events);
         parts.edge = Some(edge.clone());
         self.lock_living().0 = Some(edge);
         Ok(())
@@ -467,6 +480,9 @@ impl EdgeProcess {
         if let Some(log) = &parts.access_log {
             log.reconfigure(&generation.snapshot.access_log);
         }
+        if let Some(events) = &parts.events {
+            events.enable(generation.snapshot.analytics.is_some());
+        }
         self.health.activate(generation.number);
         self.metrics.set_generation(generation.number, generation.snapshot.id);
         self.metrics.reload_finished(true, now());
@@ -533,6 +549,7 @@ impl EdgeProcess {
     fn finish(&self) {
         let mut parts = self.lock();
         let (edge, log, limits) = (parts.edge.take(), parts.access_log.take(), parts.drain.take());
+        let events = parts.events.take();
         drop(parts);
         if let Some(edge) = edge
             && !edge.drain(limits.unwrap_or_default())
@@ -541,6 +558,9 @@ impl EdgeProcess {
         }
         if let Some(log) = log {
             log.shutdown(LOG_END);
+        }
+        if let Some(events) = events {
+            events.shutdown(EVENTS_END);
         }
     }
 
@@ -587,13 +607,13 @@ fn describe(
         watched,
         standby: compiled.standby,
         bake_ms: milliseconds(compiled.bake),
-        roles: Vec::new(),
         drain: DrainLimits {
             idle_ms: milliseconds(compiled.drain.idle),
             requests_ms: milliseconds(compiled.drain.requests),
             tunnels_ms: milliseconds(compiled.drain.tunnels),
         },
         acme: compiled.acme.as_ref().map(|acme| sources::acme_settings(acme, &sources.file)),
+        roles: roles::wanted(compiled),
         threads: threads(compiled),
         diagnostics,
     }

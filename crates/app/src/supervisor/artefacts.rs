@@ -20,7 +20,7 @@ use feed::store::Store;
 
 use super::child::{AskError, Child, ChildWord};
 use super::control::CONFIRM;
-use super::fleet::{Fleet, Standby};
+use super::fleet::Standby;
 use super::taste::{Dish, Tasted, taste};
 use super::{LOAD, Supervisor, finding};
 use crate::builder::now;

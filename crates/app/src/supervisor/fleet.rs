@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use api::admin::{GenerationSource, ProcessRole, Refusal};
 use api::certificates::Challenge;
 use api::diagnostic::Diagnostic;
-use api::process::{Activate, Ban, Load, LoadFrom, Loaded, MetricsOrder, SetAside, Supervision, Task, TicketKey};
+use api::process::{
+    Activate, Ban, Load, LoadFrom, Loaded, MetricsOrder, SetAside, Supervision, Task, TicketKey,
+};
 use base::time::Timestamp;
 use rustix::process::Pid;
 

@@ -64,9 +64,10 @@ impl Supervisor {
                     Err(("no-edge", "no edge could be told".to_owned()))
                 }
             }
-            other => {
-                Err(("no-consumer", format!("there is nothing here yet that a {} signal is for", other.kind())))
-            }
+            other => Err((
+                "no-consumer",
+                format!("there is nothing here yet that a {} signal is for", other.kind()),
+            )),
         }
     }
 
@@ -106,10 +107,11 @@ impl Supervisor {
             if number >= bad {
                 continue;
             }
-            let outcome =
-                self.change(LoadFrom::Package { served: true }, Some(&package), source, by, false);
+            let outcome = self.change(LoadFrom::Package { served: true }, Some(&package), source, by, false);
             if outcome.active && outcome.changed {
-                return Ok(format!("the configuration went back from generation {bad} to {number}: {reason}"));
+                return Ok(format!(
+                    "the configuration went back from generation {bad} to {number}: {reason}"
+                ));
             }
         }
         Err("there is no generation before the present one that can be used".to_owned())

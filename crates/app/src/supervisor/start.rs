@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use api::admin::{GenerationSource, Refusal};
 use api::diagnostic::Diagnostic;
-use api::seal::Keyring;
 use api::process::{Adopted, Load, LoadFrom, Loaded, Reply, Supervision, Task, TicketKey};
+use api::seal::Keyring;
 
 use super::artefacts::{Artefacts, furnish_at_start};
 use super::child::Child;
@@ -158,7 +158,12 @@ fn first_generation(
     let number = state.highest() + 1;
     let load =
         Load { number, from: settings.origin.load_from(), source: settings.origin.source(), force: false };
-    let attempt = taste(&settings.launch, settings.taste, Dish { load, package: None, artefacts: &[], tickets: keys }, None);
+    let attempt = taste(
+        &settings.launch,
+        settings.taste,
+        Dish { load, package: None, artefacts: &[], tickets: keys },
+        None,
+    );
     let diagnostics = match attempt.and_then(|tasted| listen(sockets, tasted)) {
         Ok(Tasted { child, loaded, package }) => {
             let source = settings.origin.source();

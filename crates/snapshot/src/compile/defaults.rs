@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use base::address::PrefixSet;
 use base::id::ContentHash;
 
+use super::analytics::kept;
 use crate::desired::{self, Desired};
 use crate::generation::{AccessLog, AccessLogTarget, ClientIpDetail, HostTable, Listener, Snapshot};
 
@@ -37,6 +38,8 @@ pub fn defaults(listeners: &[(SocketAddr, bool)]) -> Snapshot {
         via: desired.via.as_str().into(),
         limits: (&desired.limits).into(),
         access_log: no_log(&desired.log.access),
+        // Its requests are worth telling of like any others.
+        analytics: kept(&desired.analytics),
         drain: (&desired.drain).into(),
         standby: desired.standby,
         bake: desired.bake.into(),

@@ -22,6 +22,7 @@ use self::labels::{Failures, PROTOCOLS, protocol_slot};
 use self::site::{Counters, SiteCore};
 pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics, Waiting};
 use super::access_log::LogCounts;
+use super::events::EventCounts;
 use crate::pressure::Pressure;
 
 /// Sites with a label of their own; those beyond it share the label `other`. Sites of older generations make room.
@@ -47,6 +48,7 @@ pub struct Metrics {
     unmatched: Arc<SiteMetrics>,
     shards: Mutex<Vec<Arc<Shard>>>,
     log: Arc<LogCounts>,
+    events: Arc<EventCounts>,
     state: Mutex<State>,
     pressure: Arc<Pressure>,
     started: Timestamp,
@@ -94,6 +96,7 @@ impl Metrics {
             unmatched: Arc::new(SiteMetrics::new(unmatched, &[])),
             shards: Mutex::default(),
             log,
+            events: Arc::default(),
             state: Mutex::default(),
             pressure: Arc::default(),
             started: Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
@@ -147,6 +150,11 @@ impl Metrics {
     /// What the access log counts into.
     pub fn log_counts(&self) -> Arc<LogCounts> {
         self.log.clone()
+    }
+
+    /// What events count into.
+    pub fn event_counts(&self) -> Arc<EventCounts> {
+        self.events.clone()
     }
 
     /// When the certificates now served end, by site; replaces what was known before.

@@ -38,6 +38,7 @@ pub(super) fn render(metrics: &Metrics) -> String {
     connections(&mut out, metrics);
     pressure(&mut out, metrics);
     access_log(&mut out, metrics);
+    events(&mut out, metrics);
     configuration(&mut out, metrics);
     build_and_process(&mut out, metrics);
     out.text
@@ -198,6 +199,15 @@ fn access_log(out: &mut Exposition, metrics: &Metrics) {
     out.sample(&[], metrics.log.written());
     out.family("rempart_access_log_dropped_total", "counter", "Access log lines lost, by why.");
     for (reason, count) in metrics.log.dropped() {
+        out.sample(&[("reason", reason)], count);
+    }
+}
+
+fn events(out: &mut Exposition, metrics: &Metrics) {
+    out.family("rempart_events_sent_total", "counter", "Requests that analytics was told of.");
+    out.sample(&[], metrics.events.sent());
+    out.family("rempart_events_dropped_total", "counter", "Requests that analytics was not told of, by why.");
+    for (reason, count) in metrics.events.dropped() {
         out.sample(&[("reason", reason)], count);
     }
 }

@@ -103,6 +103,7 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
             retention: second,
             rotate_bytes: 1,
         },
+        analytics: None,
         drain: Drain::default(),
         standby: true,
         bake: std::time::Duration::from_secs(60),
