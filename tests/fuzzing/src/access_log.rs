@@ -1,6 +1,6 @@
 //! `access_log`: whatever a visitor sends, a line of the log is one line of JSON that says the same.
 
-use base::event::{Completion, Fault, Protocol, RequestEvent};
+use base::event::{Completion, Fault, Protocol, RequestEvent, Verdicts};
 use base::id::RequestId;
 use base::random::Random;
 use base::time::Timestamp;
@@ -25,14 +25,20 @@ pub fn run(data: &[u8]) {
         client: std::net::Ipv6Addr::from(*address).into(),
         protocol: Protocol::Http2,
         tls: number & 1 == 1,
+        tls_version: None,
+        ja4: None,
+        introduction: None,
         method: text(0, MAX_METHOD_BYTES).into_string().into(),
         host: text(1, MAX_HOST_BYTES),
         target: text(2, MAX_TARGET_BYTES),
         site: Some(String::from(text(3, MAX_HEADER_BYTES)).into()),
+        generation: number,
+        verdicts: Verdicts::default(),
         status: 200,
         fault: Some(Fault::Visitor),
         reason: Some("bad_request"),
         origin: None,
+        origin_protocol: None,
         attempts: address[0],
         bytes_in: number,
         bytes_out: u64::MAX - number,
