@@ -62,7 +62,7 @@ impl Kind for Certificates {
         })
     }
 
-    fn exercise(&self, _content: &Content) -> Result<(), Diagnostic> {
+    fn exercise(&self, _content: &Content) -> Result<(), Vec<Diagnostic>> {
         Ok(())
     }
 }
