@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificates::CertificateStatus;
 use crate::diagnostic::Diagnostic;
-use crate::process::Supervision;
+use crate::process::{Ban, Supervision};
 
 /// Longest request line the socket reads, in bytes.
 pub const MAX_REQUEST_BYTES: u64 = 64 * 1024;
@@ -218,6 +218,32 @@ pub struct Status {
     pub requests: u64,
     /// Client connections open now.
     pub connections: u64,
+    /// Whether the configuration in force is still watched: should it fail, the one before comes back.
+    #[serde(default)]
+    pub baking: bool,
+    /// Data files in force.
+    #[serde(default)]
+    pub artefacts: Vec<ArtefactStatus>,
+    /// Networks that are turned away.
+    #[serde(default)]
+    pub bans: Vec<Ban>,
+}
+
+/// A data file in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtefactStatus {
+    /// Its feed.
+    pub feed: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its generation.
+    pub generation: u64,
+    /// When it came into force, RFC 3339.
+    pub since: String,
+    /// Whether it is still watched: should the edge fail, the one before comes back.
+    pub baking: bool,
+    /// Whether it was forced and waits to be confirmed.
+    pub unconfirmed: bool,
 }
 
 /// Where the generation in force came from.

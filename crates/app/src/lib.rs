@@ -6,8 +6,10 @@ mod builder;
 mod channel;
 mod cli;
 mod demo;
+mod drill;
 mod edge_process;
 mod events;
+mod feeder;
 mod keeper;
 mod package;
 mod reference;
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
         Some(Command::Events(arguments)) => events::events(&arguments, &terminal),
         Some(Command::Top(arguments)) => top::top(&arguments, &terminal),
+        Some(Command::Drill(arguments)) => drill::drill(&arguments, &terminal),
         Some(Command::Child(arguments)) => run::run_child(&arguments),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "rempart", &mut std::io::stdout());

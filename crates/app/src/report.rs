@@ -151,6 +151,25 @@ impl Terminal {
             text += &format!("  metrics  http://{metrics}/metrics\n");
         }
         text += &sites(status);
+        for artefact in &status.artefacts {
+            let state = match (artefact.unconfirmed, artefact.baking) {
+                (true, _) => ", forced, waits for `rempart confirm`",
+                (false, true) => ", watched",
+                (false, false) => "",
+            };
+            text += &format!(
+                "  data     {} ({}): generation {} since {}{state}\n",
+                artefact.feed, artefact.kind, artefact.generation, artefact.since
+            );
+        }
+        for ban in &status.bans {
+            text += &format!(
+                "  banned   {} until {}: {}\n",
+                ban.network,
+                crate::builder::rfc3339(ban.until),
+                ban.reason
+            );
+        }
         text += &processes(status);
         for warning in &status.warnings {
             text += &format!("  {} {warning}\n", self.paint(self.colour, "33", "warning:"));
