@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use base::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::CertificateStatus;
@@ -27,6 +28,19 @@ pub enum Request {
     Signal {
         /// Its text.
         sealed: String,
+    },
+    /// What is known of every feed.
+    Feeds,
+    /// Look at the source of a feed now, or let a frozen one go on.
+    Feed {
+        /// The feed.
+        name: String,
+        /// Let it go on.
+        #[serde(default)]
+        thaw: bool,
+        /// Take what comes even if it differs more than it may. It must be confirmed then, or is taken back.
+        #[serde(default)]
+        force: bool,
     },
     /// A forced change is as wanted and shall stay.
     Confirm {
@@ -79,6 +93,11 @@ pub enum Answer {
     Certificates {
         /// All of them.
         certificates: Vec<CertificateStatus>,
+    },
+    /// To `Feeds`.
+    Feeds {
+        /// All that the generation in force wants.
+        feeds: Vec<FeedStatus>,
     },
     /// To `Signal`: it was carried out.
     Signalled {
@@ -307,4 +326,42 @@ pub struct OriginStatus {
     pub requests: u64,
     /// Of those, failures.
     pub failures: u64,
+}
+
+/// What is known of a feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedStatus {
+    /// Its name.
+    pub name: String,
+    /// The kind of artefact it is.
+    pub kind: String,
+    /// The generation in force; `None` is none.
+    pub generation: Option<u64>,
+    /// Since when, as far as this process knows.
+    pub since: Option<Timestamp>,
+    /// It is still watched, and not yet the one to go back to.
+    pub baking: bool,
+    /// It was forced and waits for `rempart confirm`.
+    pub unconfirmed: bool,
+    /// The generation to go back to.
+    pub good: Option<u64>,
+    /// Since when nothing new is taken, because it went back and forth.
+    pub frozen: Option<Timestamp>,
+    /// What is wrong with its source, one for each cause.
+    pub refusals: Vec<FeedRefusal>,
+}
+
+/// Why what the source of a feed holds is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedRefusal {
+    /// A stable code.
+    pub cause: String,
+    /// For people.
+    pub message: String,
+    /// The latest generation refused for it, where one could be told.
+    pub generation: Option<u64>,
+    /// Since when.
+    pub since: Timestamp,
+    /// How often.
+    pub count: u64,
 }

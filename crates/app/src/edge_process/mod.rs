@@ -613,7 +613,7 @@ fn describe(
             tunnels_ms: milliseconds(compiled.drain.tunnels),
         },
         acme: compiled.acme.as_ref().map(|acme| sources::acme_settings(acme, &sources.file)),
-        roles: roles::wanted(compiled),
+        roles: roles::wanted(compiled, &sources.file),
         threads: threads(compiled),
         diagnostics,
     }
