@@ -302,8 +302,7 @@ fn make(
     let bytes = package::pack(draft, kind::describe(kind, &content), payload, key)?;
     let package = package::open(&bytes, &Keyring::new([key.public().into()])?, now, caps.bytes, true)?;
     let checked = kind::check(&package, previous, caps, arguments.force, now);
-    let exercised =
-        checked.and_then(|checked| kind.exercise(&checked.content).map_err(|finding| vec![finding]));
+    let exercised = checked.and_then(|checked| kind.exercise(&checked.content));
     Ok(exercised.map(|()| (bytes, package)))
 }
 
