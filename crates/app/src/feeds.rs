@@ -59,7 +59,7 @@ enum FeedCommand {
         file: PathBuf,
     },
     /// Check a data file as every Rempart will, and make a signed package of it.
-    Pack(PackArguments),
+    Pack(Box<PackArguments>),
     /// Show what a package says of itself, and whether that can be trusted.
     Show {
         /// The package.
@@ -269,6 +269,9 @@ fn payload(arguments: &PackArguments) -> anyhow::Result<Vec<u8>> {
     })
 }
 
+/// A package, and what it was read to be.
+type Made = (Vec<u8>, Package);
+
 /// Reads, packs, then opens and checks what was packed, as whoever takes it will.
 fn make(
     arguments: &PackArguments,
@@ -277,7 +280,7 @@ fn make(
     previous: Option<&Package>,
     payload: &[u8],
     now: Timestamp,
-) -> anyhow::Result<Result<(Vec<u8>, Package), Vec<Diagnostic>>> {
+) -> anyhow::Result<Result<Made, Vec<Diagnostic>>> {
     let of_kind = kind.caps();
     let caps = Caps {
         bytes: arguments.max_bytes.map_or(of_kind.bytes, ByteSize::get),
