@@ -60,9 +60,9 @@ enum FeedCommand {
         file: PathBuf,
     },
     /// Check a data file as every Rempart will, and make a signed package of it.
-    Pack(PackArguments),
+    Pack(Box<PackArguments>),
     /// Ask a ClickHouse, check its answer as every Rempart will, and make a signed package of it.
-    Generate(GenerateArguments),
+    Generate(Box<GenerateArguments>),
     /// Show what a package says of itself, and whether that can be trusted.
     Show {
         /// The package.
@@ -238,7 +238,7 @@ fn private_key(path: &Path) -> anyhow::Result<SigningKey> {
 }
 
 /// What a package is made of.
-struct Made {
+struct Ingredients {
     kind: &'static dyn Kind,
     payload: Vec<u8>,
     source: String,
@@ -249,7 +249,7 @@ fn pack(arguments: &PackArguments, terminal: &Terminal) -> anyhow::Result<u8> {
     let Some(kind) = kind::find(&arguments.kind) else { bail!("{} is no kind of artefact", arguments.kind) };
     let payload = payload(arguments)?;
     let query = arguments.query.as_deref().map(|path| read(path, MAX_BYTES)).transpose()?;
-    let of = Made { kind, payload, source: arguments.source.clone(), query };
+    let of = Ingredients { kind, payload, source: arguments.source.clone(), query };
     make_and_put(&arguments.making, &of, terminal)
 }
 
@@ -268,11 +268,11 @@ fn generate(arguments: &GenerateArguments, terminal: &Terminal) -> anyhow::Resul
     // What stands behind the question mark may be for nobody else.
     let place = arguments.clickhouse.split('?').next().unwrap_or_default();
     let source = format!("{} at {place}", arguments.query.display());
-    let of = Made { kind, payload: table.into_bytes(), source, query: Some(query) };
+    let of = Ingredients { kind, payload: table.into_bytes(), source, query: Some(query) };
     make_and_put(&arguments.making, &of, terminal)
 }
 
-fn make_and_put(arguments: &Making, of: &Made, terminal: &Terminal) -> anyhow::Result<u8> {
+fn make_and_put(arguments: &Making, of: &Ingredients, terminal: &Terminal) -> anyhow::Result<u8> {
     let key = private_key(&arguments.key)?;
     let now = now();
     let previous = previous(arguments, of.kind, &key, now)?;
@@ -369,15 +369,18 @@ impl Making {
     }
 }
 
+/// A package, and what it was read to be.
+type Made = (Vec<u8>, Package);
+
 /// Reads, packs, then opens and checks what was packed, as whoever takes it will.
 fn make(
     arguments: &Making,
-    of: &Made,
+    of: &Ingredients,
     key: &SigningKey,
     previous: Option<&Package>,
     now: Timestamp,
-) -> anyhow::Result<Result<(Vec<u8>, Package), Vec<Diagnostic>>> {
-    let Made { kind, payload, source, query } = of;
+) -> anyhow::Result<Result<Made, Vec<Diagnostic>>> {
+    let Ingredients { kind, payload, source, query } = of;
     let caps = arguments.caps(*kind);
     let read = arguments.expected(payload).and_then(|()| kind::read(*kind, payload, caps, now));
     let content = match read {
@@ -397,8 +400,7 @@ fn make(
     let bytes = package::pack(draft, kind::describe(*kind, &content), payload, key)?;
     let package = package::open(&bytes, &Keyring::new([key.public().into()])?, now, caps.bytes, true)?;
     let checked = kind::check(&package, previous, caps, arguments.force, now);
-    let exercised =
-        checked.and_then(|checked| kind.exercise(&checked.content).map_err(|finding| vec![finding]));
+    let exercised = checked.and_then(|checked| kind.exercise(&checked.content));
     Ok(exercised.map(|()| (bytes, package)))
 }
 
@@ -434,3 +436,6 @@ fn show(path: &Path, trust: &[String], terminal: &Terminal) -> anyhow::Result<u8
     }
     Ok(if verified.is_ok() || trust.is_empty() { EXIT_OK } else { EXIT_REFUSED })
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ use base::id::ContentHash;
 use base::time::Timestamp;
 use ipnet::IpNet;
 
+pub(crate) use self::certificate::issued_end;
 use crate::check;
 use crate::desired::{self, Desired};
 use crate::diagnostic::{about_file, quote};

@@ -23,7 +23,7 @@ fn origin() -> Origin {
 }
 
 fn status_of(rempart: &Rempart, host: &str) -> u16 {
-    client::get(rempart.plain(), host, "/").unwrap().status().unwrap()
+    client::get(rempart.plain(), host, "/").unwrap().status
 }
 
 #[test]

@@ -74,6 +74,11 @@ impl Given {
 }
 
 impl Artefacts {
+    /// The one of this feed in force.
+    pub fn get(&self, feed: &str) -> Option<&Artefact> {
+        self.in_force.get(feed)
+    }
+
     /// Those in force, for `rempart status`.
     pub fn status(&self) -> Vec<ArtefactStatus> {
         let of = |(name, artefact): (&String, &Artefact)| ArtefactStatus {

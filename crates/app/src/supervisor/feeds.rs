@@ -18,8 +18,7 @@ impl Supervisor {
             let store = Store::open(&folder, &feed.name).ok();
             let memory = Memory::read(&folder.join(&feed.name).join(Memory::FILE));
             let fleet = self.fleet();
-            let artefact =
-                fleet.artefacts.iter().find(|(name, _)| **name == feed.name).map(|(_, artefact)| artefact);
+            let artefact = fleet.artefacts.get(&feed.name);
             FeedStatus {
                 generation: artefact.map(|artefact| artefact.generation),
                 since: artefact.map(|artefact| artefact.since),
