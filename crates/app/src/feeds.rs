@@ -267,7 +267,8 @@ fn generate(arguments: &GenerateArguments, terminal: &Terminal) -> anyhow::Resul
     let table = runtime.block_on(clickhouse::ask(&asked))?;
     // What stands behind the question mark may be for nobody else.
     let place = arguments.clickhouse.split('?').next().unwrap_or_default();
-    let source = format!("{} at {place}", arguments.query.display());
+    let file = arguments.query.file_name().unwrap_or_default();
+    let source = format!("{} at {place}", Path::new(file).display());
     let of = Ingredients { kind, payload: table.into_bytes(), source, query: Some(query) };
     make_and_put(&arguments.making, &of, terminal)
 }

@@ -1,5 +1,7 @@
 //! Whoever writes a store is killed at random moments: what is in force afterwards is whole, and numbers never go back.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says what failed by panicking")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -55,7 +55,7 @@ fn a_bad_answer_makes_no_package_and_leaves_the_one_before() {
             let manifest = package::peek(&fs::read(&output).unwrap()).unwrap();
             assert_eq!(manifest.generation, generation);
             assert_eq!(manifest.query_hash, Some(blake3::hash(&fs::read(&query).unwrap()).to_string()));
-            assert_eq!(manifest.source, format!("{query} at {url}"));
+            assert_eq!(manifest.source, format!("features.sql at {url}"));
         } else {
             assert_eq!(fs::read(&output).ok(), before, "{columns} {more:?}");
         }
