@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use api::admin::{Answer, Request};
-use api::diagnostic::Diagnostic;
+use api::diagnostic::{Diagnostic, Severity};
 use api::seal::{KEY_BYTES, Keyring, SigningKey, hexadecimal};
 use base::time::Timestamp;
 use clap::{Args, Subcommand, ValueHint};
+use feed::clickhouse;
 use serde_json::json;
 use snapshot::kind::{self, Kind};
 use snapshot::package::{self, Caps, Draft, MAX_BYTES, Package};
@@ -60,6 +61,8 @@ enum FeedCommand {
     },
     /// Check a data file as every Rempart will, and make a signed package of it.
     Pack(Box<PackArguments>),
+    /// Ask a ClickHouse, check its answer as every Rempart will, and make a signed package of it.
+    Generate(Box<GenerateArguments>),
     /// Show what a package says of itself, and whether that can be trusted.
     Show {
         /// The package.
@@ -76,15 +79,51 @@ struct PackArguments {
     /// The data file, or - for standard input.
     #[arg(value_name = "INPUT", value_hint = ValueHint::FilePath)]
     input: PathBuf,
+    /// What the data file holds.
+    #[arg(long, default_value = "table")]
+    kind: String,
+    /// File with the query it was made with; its hash goes into the package.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    query: Option<PathBuf>,
+    /// Columns of a table whose file has no first line that names them, such as "name:text weight:number".
+    #[arg(long, value_name = "COLUMNS")]
+    columns: Option<String>,
+    /// What it was made from, for people.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    source: String,
+    /// How it is made.
+    #[command(flatten)]
+    making: Making,
+}
+
+#[derive(Args, Debug)]
+struct GenerateArguments {
+    /// Address of the HTTP interface: https, or http to a loopback address.
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    clickhouse: String,
+    /// File with the query, without a FORMAT; its hash goes into the package.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    query: PathBuf,
+    /// Who asks [default: the server's default user].
+    #[arg(long, value_name = "NAME", env = "CLICKHOUSE_USER")]
+    user: Option<String>,
+    /// File with the password; none is an empty one.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "user")]
+    password_file: Option<PathBuf>,
+    /// How it is made.
+    #[command(flatten)]
+    making: Making,
+}
+
+/// What every package is made with.
+#[derive(Args, Debug)]
+struct Making {
     /// The package to write; replaced in one step, and only when everything is right.
     #[arg(long, short, value_name = "PACKAGE", value_hint = ValueHint::FilePath)]
     output: PathBuf,
     /// Name of the feed.
     #[arg(long)]
     name: String,
-    /// What the data file holds.
-    #[arg(long, default_value = "table")]
-    kind: String,
     /// File with the private key.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     key: PathBuf,
@@ -100,15 +139,9 @@ struct PackArguments {
     /// Time after which it must not be put in force any more, such as 7d.
     #[arg(long, value_name = "TIME", value_parser = |text: &str| Period::parse(text).map_err(|error| error.to_string()))]
     expires: Option<Period>,
-    /// What it was made from, for people.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    source: String,
-    /// File with the query it was made with; its hash goes into the package.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    query: Option<PathBuf>,
-    /// Columns of a table whose file has no first line that names them, such as "name:text weight:number".
+    /// Columns that a table must have, these and no others, such as "name:text weight:number".
     #[arg(long, value_name = "COLUMNS")]
-    columns: Option<String>,
+    expect_columns: Option<String>,
     /// Largest number of entries, as the feed is configured.
     #[arg(long, value_name = "NUMBER")]
     max_entries: Option<u64>,
@@ -133,6 +166,7 @@ pub fn run(arguments: FeedArguments, terminal: &Terminal) -> anyhow::Result<u8> 
         }
         Some(FeedCommand::Keygen { file }) => keygen(&file, terminal),
         Some(FeedCommand::Pack(arguments)) => pack(&arguments, terminal),
+        Some(FeedCommand::Generate(arguments)) => generate(&arguments, terminal),
         Some(FeedCommand::Show { package, trust }) => show(&package, &trust, terminal),
     }
 }
@@ -203,14 +237,46 @@ fn private_key(path: &Path) -> anyhow::Result<SigningKey> {
         .with_context(|| format!("{} holds no private key; `rempart feed keygen` makes one", path.display()))
 }
 
+/// What a package is made of.
+struct Made {
+    kind: &'static dyn Kind,
+    payload: Vec<u8>,
+    source: String,
+    query: Option<Vec<u8>>,
+}
+
 fn pack(arguments: &PackArguments, terminal: &Terminal) -> anyhow::Result<u8> {
     let Some(kind) = kind::find(&arguments.kind) else { bail!("{} is no kind of artefact", arguments.kind) };
+    let payload = payload(arguments)?;
+    let query = arguments.query.as_deref().map(|path| read(path, MAX_BYTES)).transpose()?;
+    let of = Made { kind, payload, source: arguments.source.clone(), query };
+    make_and_put(&arguments.making, &of, terminal)
+}
+
+fn generate(arguments: &GenerateArguments, terminal: &Terminal) -> anyhow::Result<u8> {
+    let kind = kind::find("table").context("this version knows no tables")?;
+    let query = read(&arguments.query, MAX_BYTES)?;
+    let sql = std::str::from_utf8(&query).context("the query is not UTF-8")?;
+    let password = arguments.password_file.as_deref().map(|path| read(path, MAX_KEY_FILE)).transpose()?;
+    let password = String::from_utf8(password.unwrap_or_default()).context("the password is not UTF-8")?;
+    let login = arguments.user.as_deref().map(|user| (user, password.trim_end_matches('\n')));
+    // As text in the form of the answer, which is no shorter than the table.
+    let limit = arguments.making.caps(kind).bytes.saturating_mul(2);
+    let asked = clickhouse::Query { url: &arguments.clickhouse, sql, login, limit };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let table = runtime.block_on(clickhouse::ask(&asked))?;
+    // What stands behind the question mark may be for nobody else.
+    let place = arguments.clickhouse.split('?').next().unwrap_or_default();
+    let source = format!("{} at {place}", arguments.query.display());
+    let of = Made { kind, payload: table.into_bytes(), source, query: Some(query) };
+    make_and_put(&arguments.making, &of, terminal)
+}
+
+fn make_and_put(arguments: &Making, of: &Made, terminal: &Terminal) -> anyhow::Result<u8> {
     let key = private_key(&arguments.key)?;
     let now = now();
-    let previous = previous(arguments, &key, now)?;
-    let payload = payload(arguments)?;
-    let made = make(arguments, kind, &key, previous.as_ref(), &payload, now)?;
-    let (bytes, package) = match made {
+    let previous = previous(arguments, of.kind, &key, now)?;
+    let (bytes, package) = match make(arguments, of, &key, previous.as_ref(), now)? {
         Ok(made) => made,
         Err(findings) => {
             if terminal.json {
@@ -239,7 +305,12 @@ fn pack(arguments: &PackArguments, terminal: &Terminal) -> anyhow::Result<u8> {
 }
 
 /// The package before, verified; none when there is none at the output and none was named.
-fn previous(arguments: &PackArguments, key: &SigningKey, now: Timestamp) -> anyhow::Result<Option<Package>> {
+fn previous(
+    arguments: &Making,
+    kind: &dyn Kind,
+    key: &SigningKey,
+    now: Timestamp,
+) -> anyhow::Result<Option<Package>> {
     let path = match &arguments.previous {
         Some(path) => path,
         None if arguments.output.exists() => &arguments.output,
@@ -250,7 +321,7 @@ fn previous(arguments: &PackArguments, key: &SigningKey, now: Timestamp) -> anyh
     let bytes = read(path, MAX_BYTES)?;
     let package = package::open(&bytes, &keys, now, MAX_BYTES, false);
     let package = package.with_context(|| format!("{}, with which it is compared", path.display()))?;
-    if package.manifest.name != arguments.name || package.manifest.kind != arguments.kind {
+    if package.manifest.name != arguments.name || package.manifest.kind != kind.name() {
         bail!(
             "{} is of another feed: {} of kind {}",
             path.display(),
@@ -270,28 +341,52 @@ fn payload(arguments: &PackArguments) -> anyhow::Result<Vec<u8>> {
 }
 
 /// A package, and what it was read to be.
-type Made = (Vec<u8>, Package);
+type Packed = (Vec<u8>, Package);
+
+impl Making {
+    fn caps(&self, kind: &dyn Kind) -> Caps {
+        let of_kind = kind.caps();
+        Caps {
+            bytes: self.max_bytes.map_or(of_kind.bytes, ByteSize::get),
+            entries: self.max_entries.unwrap_or(of_kind.entries),
+            memory: of_kind.memory,
+        }
+    }
+
+    /// A query that was changed, or a view behind it, shows in the columns first.
+    fn expected(&self, payload: &[u8]) -> Result<(), Vec<Diagnostic>> {
+        let Some(expected) = &self.expect_columns else { return Ok(()) };
+        let first = payload.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let first = String::from_utf8_lossy(first);
+        let columns = first.strip_prefix("#columns").unwrap_or_default();
+        if columns.split_whitespace().eq(expected.split_whitespace()) {
+            return Ok(());
+        }
+        Err(vec![Diagnostic {
+            severity: Severity::Error,
+            code: "other-columns".to_owned(),
+            message: format!("its columns are {:?}, and {expected:?} are expected", columns.trim()),
+            location: None,
+            hint: Some("see what has changed where it comes from, or what --expect-columns says".to_owned()),
+        }])
+    }
+}
 
 /// Reads, packs, then opens and checks what was packed, as whoever takes it will.
 fn make(
-    arguments: &PackArguments,
-    kind: &'static dyn Kind,
+    arguments: &Making,
+    of: &Made,
     key: &SigningKey,
     previous: Option<&Package>,
-    payload: &[u8],
     now: Timestamp,
-) -> anyhow::Result<Result<Made, Vec<Diagnostic>>> {
-    let of_kind = kind.caps();
-    let caps = Caps {
-        bytes: arguments.max_bytes.map_or(of_kind.bytes, ByteSize::get),
-        entries: arguments.max_entries.unwrap_or(of_kind.entries),
-        memory: of_kind.memory,
-    };
-    let content = match kind::read(kind, payload, caps, now) {
+) -> anyhow::Result<Result<Packed, Vec<Diagnostic>>> {
+    let Made { kind, payload, source, query } = of;
+    let caps = arguments.caps(*kind);
+    let read = arguments.expected(payload).and_then(|()| kind::read(*kind, payload, caps, now));
+    let content = match read {
         Ok(content) => content,
         Err(findings) => return Ok(Err(findings)),
     };
-    let query = arguments.query.as_deref().map(|path| read(path, MAX_BYTES)).transpose()?;
     let draft = Draft {
         name: arguments.name.clone(),
         generation: arguments
@@ -299,10 +394,10 @@ fn make(
             .unwrap_or_else(|| previous.map_or(1, |previous| previous.manifest.generation.saturating_add(1))),
         created: now,
         expires: arguments.expires.map(|period| now.plus(period.into())),
-        source: arguments.source.clone(),
-        query_hash: query.map(|query| blake3::hash(&query).to_string()),
+        source: source.clone(),
+        query_hash: query.as_ref().map(|query| blake3::hash(query).to_string()),
     };
-    let bytes = package::pack(draft, kind::describe(kind, &content), payload, key)?;
+    let bytes = package::pack(draft, kind::describe(*kind, &content), payload, key)?;
     let package = package::open(&bytes, &Keyring::new([key.public().into()])?, now, caps.bytes, true)?;
     let checked = kind::check(&package, previous, caps, arguments.force, now);
     let exercised = checked.and_then(|checked| kind.exercise(&checked.content));
