@@ -238,7 +238,7 @@ fn private_key(path: &Path) -> anyhow::Result<SigningKey> {
 }
 
 /// What a package is made of.
-struct Ingredients {
+struct Made {
     kind: &'static dyn Kind,
     payload: Vec<u8>,
     source: String,
@@ -249,7 +249,7 @@ fn pack(arguments: &PackArguments, terminal: &Terminal) -> anyhow::Result<u8> {
     let Some(kind) = kind::find(&arguments.kind) else { bail!("{} is no kind of artefact", arguments.kind) };
     let payload = payload(arguments)?;
     let query = arguments.query.as_deref().map(|path| read(path, MAX_BYTES)).transpose()?;
-    let of = Ingredients { kind, payload, source: arguments.source.clone(), query };
+    let of = Made { kind, payload, source: arguments.source.clone(), query };
     make_and_put(&arguments.making, &of, terminal)
 }
 
@@ -269,11 +269,11 @@ fn generate(arguments: &GenerateArguments, terminal: &Terminal) -> anyhow::Resul
     let place = arguments.clickhouse.split('?').next().unwrap_or_default();
     let file = arguments.query.file_name().unwrap_or_default();
     let source = format!("{} at {place}", Path::new(file).display());
-    let of = Ingredients { kind, payload: table.into_bytes(), source, query: Some(query) };
+    let of = Made { kind, payload: table.into_bytes(), source, query: Some(query) };
     make_and_put(&arguments.making, &of, terminal)
 }
 
-fn make_and_put(arguments: &Making, of: &Ingredients, terminal: &Terminal) -> anyhow::Result<u8> {
+fn make_and_put(arguments: &Making, of: &Made, terminal: &Terminal) -> anyhow::Result<u8> {
     let key = private_key(&arguments.key)?;
     let now = now();
     let previous = previous(arguments, of.kind, &key, now)?;
@@ -341,6 +341,9 @@ fn payload(arguments: &PackArguments) -> anyhow::Result<Vec<u8>> {
     })
 }
 
+/// A package, and what it was read to be.
+type Packed = (Vec<u8>, Package);
+
 impl Making {
     fn caps(&self, kind: &dyn Kind) -> Caps {
         let of_kind = kind.caps();
@@ -370,18 +373,15 @@ impl Making {
     }
 }
 
-/// A package, and what it was read to be.
-type Made = (Vec<u8>, Package);
-
 /// Reads, packs, then opens and checks what was packed, as whoever takes it will.
 fn make(
     arguments: &Making,
-    of: &Ingredients,
+    of: &Made,
     key: &SigningKey,
     previous: Option<&Package>,
     now: Timestamp,
-) -> anyhow::Result<Result<Made, Vec<Diagnostic>>> {
-    let Ingredients { kind, payload, source, query } = of;
+) -> anyhow::Result<Result<Packed, Vec<Diagnostic>>> {
+    let Made { kind, payload, source, query } = of;
     let caps = arguments.caps(*kind);
     let read = arguments.expected(payload).and_then(|()| kind::read(*kind, payload, caps, now));
     let content = match read {

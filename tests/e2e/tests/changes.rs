@@ -12,7 +12,11 @@ use rustix::net::{AddressFamily, SocketType};
 
 /// Sites `site-0`, `site-1` and so on.
 fn sites(count: usize, origin: &Origin) -> Config {
-    let config = Config::new().raw("standby = false\nbake = \"1s\"").listeners();
+    let config = Config::empty()
+        .raw(
+            "standby = false\nbake = \"1s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[log.access]\nto = \"off\"",
+        )
+        .listeners();
     (0..count).fold(config, |config, number| {
         config.site(&format!("site-{number}"), &[&format!("host-{number}.test")]).origin(origin.url())
     })
