@@ -391,7 +391,8 @@ mod tests {
 
     #[test]
     fn phases_are_told_apart_and_stand_in_their_order() {
-        let order: Vec<_> = Phase::REQUEST.into_iter().chain([Phase::Upstream]).chain(Phase::RESPONSE).collect();
+        let order: Vec<_> =
+            Phase::REQUEST.into_iter().chain([Phase::Upstream]).chain(Phase::RESPONSE).collect();
         assert!(order.is_sorted(), "{order:?}");
         let names: std::collections::BTreeSet<_> = order.iter().map(|phase| phase.name()).collect();
         assert_eq!(names.len(), order.len());

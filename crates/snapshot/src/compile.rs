@@ -7,6 +7,7 @@ mod defaults;
 mod host;
 mod listen;
 mod origin;
+mod policy;
 mod site;
 mod tls;
 

@@ -50,6 +50,9 @@ const TABLES: &[&str] = &[
     "]]",
     "[a.b.c]",
     "[\"quoted\"]",
+    "[site.policy]",
+    "[[site.policy.require]]",
+    "[[site.policy.forbid]]",
 ];
 
 /// Keys, by an input's byte. New ones go to the end.
@@ -154,6 +157,12 @@ const KEYS: &[&str] = &[
     "keep_minutes",
     "keep_samples",
     "max_size",
+    "policy",
+    "methods",
+    "require",
+    "forbid",
+    "value",
+    "action",
 ];
 
 /// Values, by an input's byte. New ones go to the end.
