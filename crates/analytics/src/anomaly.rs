@@ -68,12 +68,16 @@ impl Signal {
         }
     }
 
-    fn shown(self, value: f64) -> String {
+    /// The value and the usual one, for people.
+    fn shown(self, value: f64, usual: f64) -> String {
+        let (share, usually) = (value * 100.0, usual * 100.0);
         match self {
-            Self::RequestRate => format!("{value:.1} requests/s"),
-            Self::ErrorShare => format!("{:.1} % of requests fail", value * 100.0),
-            Self::Latency => format!("p95 {:.0} ms", value / 1000.0),
-            Self::VerdictShare => format!("{:.1} % of requests are held up by modules", value * 100.0),
+            Self::RequestRate => format!("{value:.1} requests/s, usually {usual:.1}"),
+            Self::ErrorShare => format!("{share:.1} % of requests fail, usually {usually:.1} %"),
+            Self::Latency => format!("p95 {:.0} ms, usually {:.0} ms", value / 1000.0, usual / 1000.0),
+            Self::VerdictShare => {
+                format!("{share:.1} % of requests are held up by modules, usually {usually:.1} %")
+            }
         }
     }
 }
@@ -260,7 +264,7 @@ fn describe(
     let verdict = match judgement {
         Judgement::LooksLikeAttack => "looks like an attack",
         Judgement::LooksLikeOwnFault => "looks like a fault of our own",
-        Judgement::CannotTell => "attack or own fault cannot be told from this",
+        Judgement::CannotTell => "attack or fault of our own, that cannot be told",
     };
     let mut parts = Vec::new();
     match evidence.rate_factor {
@@ -278,19 +282,14 @@ fn describe(
         None => "nothing was changed in the last 30 minutes".to_owned(),
         Some(last) => {
             let minutes = since.seconds().saturating_sub(last.at.seconds()) / 60;
-            format!(
-                "{} changes in the last 30 minutes, the last {minutes} min before: {}",
-                evidence.changes.len(),
-                last.message
-            )
+            let more = match evidence.changes.len() {
+                1 => String::new(),
+                count => format!(", and {} more within 30 minutes", count - 1),
+            };
+            format!("{minutes} min before: {}{more}", last.message)
         }
     };
-    let sentence = format!(
-        "{}, usually {}; {verdict} ({}; {changes})",
-        signal.shown(value),
-        signal.shown(usual),
-        parts.join(", ")
-    );
+    let sentence = format!("{verdict}: {} ({}; {changes})", signal.shown(value, usual), parts.join(", "));
     Anomaly { since, site, signal: signal.name().to_owned(), value, usual, evidence, judgement, sentence }
 }
 

@@ -46,16 +46,8 @@ fn obey(channel: &Channel, service: &Service) {
                 service.happened(happenings);
                 continue;
             }
-            Task::End => {
-                write_down(service);
-                Ok(())
-            }
             Task::Settings { settings: RoleSettings::Analytics(settings) } => {
                 service.set(settings).then_some(()).ok_or_else(|| "the database is busy".to_owned())
-            }
-            Task::End => {
-                write_down(service);
-                Ok(())
             }
             _ => Err("analytics does nothing of that".to_owned()),
         };

@@ -63,10 +63,14 @@ pub enum Command {
     Upgrade(UpgradeArguments),
     /// List the certificates, their expiry and next renewal; renew or revoke some.
     Certs(CertsArguments),
+    /// List the data files; make packages and keys for them; let one go on that was frozen.
+    Feed(crate::feeds::FeedArguments),
     /// Show requests and what happened to Rempart itself, as it happens or from the last days.
     Events(crate::events::EventsArguments),
     /// Watch requests, failures, anomalies and changes live.
     Top(crate::top::TopArguments),
+    /// Re-enact famous outages against a Rempart of its own, and say what held.
+    Drill(DrillArguments),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -235,6 +239,41 @@ pub enum CertsCommand {
     },
 }
 
+/// Arguments of `drill`.
+#[derive(Args, Debug)]
+pub struct DrillArguments {
+    /// Numbers or names of drills; without any, they are listed.
+    #[arg(value_name = "DRILL")]
+    pub which: Vec<String>,
+    /// Every drill.
+    #[arg(long, conflicts_with = "which")]
+    pub all: bool,
+    /// List the drills and what each needs.
+    #[arg(long, conflicts_with_all = ["which", "all"])]
+    pub list: bool,
+    /// Play without this safeguard, which must fail. Only with the binary built for it.
+    #[arg(long, value_name = "SAFEGUARD", conflicts_with = "controls")]
+    pub without: Option<String>,
+    /// Play each drill with every safeguard, and then without each of them, which must fail. Only with the binary built
+    /// for it.
+    #[arg(long)]
+    pub controls: bool,
+    /// Write a page for each drill, and a summary, into this folder.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub report: Option<PathBuf>,
+    /// Requests per second.
+    #[arg(long, value_name = "NUMBER", default_value_t = drills::RATE, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rate: u32,
+    /// The clock of the drill: seconds of an outage that pass in one.
+    #[arg(long, value_name = "NUMBER", default_value_t = drills::FACTOR, env = "REMPART_DRILL_FACTOR", value_parser = factor)]
+    pub factor: f64,
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    let factor: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (1.0..=3600.0).contains(&factor) { Ok(factor) } else { Err("from 1 to 3600".to_owned()) }
+}
+
 /// Arguments of the processes that `run` starts.
 #[derive(Args, Debug)]
 pub struct ChildArguments {
@@ -255,8 +294,12 @@ pub enum Role {
     Keeper,
     /// Collects events.
     Analytics,
+    /// Looks for new data files.
+    Feeder,
     /// The demo site.
     DemoSite,
+    /// Ends what a drill has started when the drill is over, however it ended.
+    DrillGuard,
 }
 
 /// Arguments of `demo`.

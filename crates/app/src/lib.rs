@@ -6,8 +6,11 @@ mod builder;
 mod channel;
 mod cli;
 mod demo;
+mod drill;
 mod edge_process;
 mod events;
+mod feeder;
+mod feeds;
 mod keeper;
 mod package;
 mod reference;
@@ -74,8 +77,10 @@ pub fn main() -> ExitCode {
         Some(Command::Status(place)) => status(&place, &terminal),
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
+        Some(Command::Feed(arguments)) => feeds::run(arguments, &terminal),
         Some(Command::Events(arguments)) => events::events(&arguments, &terminal),
         Some(Command::Top(arguments)) => top::top(&arguments, &terminal),
+        Some(Command::Drill(arguments)) => drill::drill(&arguments, &terminal),
         Some(Command::Child(arguments)) => run::run_child(&arguments),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "rempart", &mut std::io::stdout());

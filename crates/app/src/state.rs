@@ -54,6 +54,11 @@ pub fn events(state: &Path) -> PathBuf {
     state.join("events.sock")
 }
 
+/// Where the packages of all feeds are kept.
+pub fn feeds(state: &Path) -> PathBuf {
+    state.join("feeds")
+}
+
 /// Where analytics answers questions.
 pub fn analytics(state: &Path) -> PathBuf {
     state.join("analytics.sock")
@@ -104,7 +109,7 @@ impl StateFolder {
 
     /// Where what came of feeds is kept.
     pub fn feeds(&self) -> PathBuf {
-        self.path.join("feeds")
+        feeds(&self.path)
     }
 
     fn generations(&self) -> PathBuf {

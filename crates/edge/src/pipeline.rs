@@ -70,7 +70,7 @@ pub async fn serve(
     let head = &request.head;
     let mut trail = Trail::start(worker, connection, Some(head));
     #[cfg(feature = "faults")]
-    if let Some(answer) = crate::fault::on_request(&generation, connection) {
+    if let Some(answer) = crate::fault::on_request(&generation, connection, head) {
         return finish_own(answer, false, trail);
     }
 

@@ -162,6 +162,10 @@ impl Trail {
         event.bytes_out = bytes_out;
         event.bytes_in = self.received.as_ref().map_or(0, |counter| counter.get());
         event.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        #[cfg(feature = "faults")]
+        if crate::fault::without("monotonic") {
+            event.duration_us = crate::fault::by_wall_clock(event.at);
+        }
         self.worker.request_ended(self.site.as_deref(), &event);
     }
 }

@@ -182,7 +182,7 @@ impl Store {
 }
 
 /// Replaces a file in one step: whoever reads it, after a crash too, sees the old one or the whole new one.
-fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = target.with_extension("new");
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;

@@ -61,9 +61,13 @@ pub const WALLS: &[Wall] = &[
             "analytics",
             "watch",
             "acme",
+            // `rempart drill`: famous outages re-enacted by the binary itself, on the operator's own machine.
+            "drills",
         ],
         pure: false,
     },
+    // Drills see the Rempart they put to the test from outside, as an operator and as a visitor would.
+    Wall { name: "drills", under: "tests", may_use: &["base", "api", "snapshot", "feed"], pure: false },
     // Tests see the binary from outside; they may only know what travels over the admin socket.
     Wall { name: "harness", under: "tests", may_use: &["base", "api"], pure: false },
     Wall { name: "e2e", under: "tests", may_use: &["base", "api", "harness"], pure: false },
@@ -132,7 +136,11 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/snapshot/src/compile/certificate.rs",
             // How the keeper of certificates speaks to authorities, and what its tests answer challenges with.
             "crates/acme/src/http.rs",
+            // How packages are fetched.
+            "crates/feed/src/source/web.rs",
             "crates/acme/tests/",
+            // A visitor of a drill, with TLS.
+            "tests/drills/src/wire.rs",
         ],
     },
     Foreign {
@@ -142,10 +150,20 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/edge/src/io.rs",
             "crates/edge/src/upstream/transport.rs",
             "crates/acme/tests/",
+            "tests/drills/src/wire.rs",
         ],
     },
     Foreign { path: "rusqlite", homes: &["crates/analytics/src/store/"] },
-    Foreign { path: "rcgen", homes: &["crates/edge/src/tls/", "crates/snapshot/tests/", "crates/acme/"] },
+    Foreign {
+        path: "rcgen",
+        homes: &[
+            "crates/edge/src/tls/",
+            "crates/snapshot/tests/",
+            "crates/snapshot/src/kind/tests.rs",
+            "crates/acme/",
+        ],
+    },
+    Foreign { path: "zstd", homes: &["crates/snapshot/src/package.rs"] },
 ];
 
 /// Lines a Rust file may have.

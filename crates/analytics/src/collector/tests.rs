@@ -209,3 +209,25 @@ fn an_anomaly_names_the_changes_and_what_came_in() {
     assert_eq!((top.anomalies.len(), top.changes.len()), (1, 1));
     assert_eq!(top.anomalies[0].evidence.changes.len(), 1);
 }
+
+/// Processor time of this thread for a record: `cargo test --release -p analytics --lib cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn cost_per_record() {
+    const ROUNDS: u64 = 5_000;
+    let mut random = Random::seeded(7);
+    let mut collector = Collector::new(1, at(0));
+    let events: Vec<_> = (0..200).map(|_| (event(&mut random, Some("shop"), 200), 1)).collect();
+    let (head, bytes) = frame(&events);
+    let used = || {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        text.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let start = used();
+    for round in 0..ROUNDS {
+        drop(collector.tick(at(round / 100)));
+        collector.take(&head, bytes.clone(), at(round / 100));
+    }
+    let spent = (used() - start) as f64 / (ROUNDS * u64::from(head.records)) as f64;
+    println!("{spent:.0} ns per record, {} bytes each", bytes.len() / 200);
+}

@@ -336,6 +336,10 @@ impl Supervisor {
             let place = diagnostic.location.as_ref().map(|place| format!("{}:{}", place.file, place.line));
             tracing::error!(code = diagnostic.code, place, "configuration refused: {}", diagnostic.message);
         }
+        #[cfg(feature = "faults")]
+        if edge::fault::without("previous-stays") {
+            super::guard::fall_back_to_defaults(self);
+        }
         let mut fleet = self.fleet();
         fleet.refused = Some(Refusal { at: rfc3339(now()), diagnostics: diagnostics.clone() });
         fleet.tell_supervision();

@@ -331,6 +331,18 @@ fn use_defaults(
     put_in_force(&mut supervisor.fleet(), &child, *loaded, GenerationSource::Defaults, package.into())
 }
 
+/// What a refusal must never lead to: the minimal configuration instead of the one before.
+#[cfg(feature = "faults")]
+pub fn fall_back_to_defaults(supervisor: &Supervisor) {
+    let (tickets, listeners) = {
+        let fleet = supervisor.fleet();
+        (fleet.tickets.clone(), fleet.force.loaded.listeners.clone())
+    };
+    if let Err(error) = use_defaults(supervisor, &tickets, listeners) {
+        tracing::error!(%error, "the built-in defaults could not be started");
+    }
+}
+
 /// The child becomes the edge with this generation, on the sockets it wants.
 fn put_in_force(
     fleet: &mut Fleet,

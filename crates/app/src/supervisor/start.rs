@@ -172,6 +172,10 @@ fn first_generation(
         Err(diagnostics) => diagnostics,
     };
     let refused = Some(Refusal { at: rfc3339(now()), diagnostics: diagnostics.clone() });
+    #[cfg(feature = "faults")]
+    if edge::fault::without("last-good") {
+        return Ok(Err(StartError(diagnostics)));
+    }
     // What was once made from options is nothing a file can fall back to, and the other way round.
     let Origin::File(_) = settings.origin else { return Ok(Err(StartError(diagnostics))) };
     for (number, package) in state.stored() {

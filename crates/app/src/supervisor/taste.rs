@@ -89,6 +89,11 @@ pub fn taste(
     if let Some(supervisor) = supervisor {
         supervisor.tell_bans(&trial.child);
     }
+    #[cfg(feature = "faults")]
+    if edge::fault::without("taster") {
+        trial.good = true;
+        return Ok(Tasted { child: trial.child.clone(), loaded: *loaded, package: package.into() });
+    }
     trial.ask(Task::Rehearse, None, "its deferred work and golden requests")?;
     trial.good = true;
     Ok(Tasted { child: trial.child.clone(), loaded: *loaded, package: package.into() })
