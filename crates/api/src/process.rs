@@ -281,6 +281,9 @@ pub struct Activate {
     /// What certificate authorities ask for.
     #[serde(default)]
     pub challenges: Vec<Challenge>,
+    /// Modules that processes before hung in; not to be asked there for a while.
+    #[serde(default)]
+    pub suspects: Vec<Suspect>,
 }
 
 /// What becomes of the metrics listener.
@@ -365,6 +368,17 @@ pub struct Ban {
     pub until: Timestamp,
     /// Why.
     pub reason: String,
+}
+
+/// A module that an edge process hung in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// The module, as `base::module` names it.
+    pub module: String,
+    /// The site whose request it was.
+    pub site: String,
+    /// How many processes it was.
+    pub times: u32,
 }
 
 /// A module that is switched off, everywhere or at one site.
@@ -524,4 +538,7 @@ pub struct Beat {
     /// Names wanted on demand.
     #[serde(default)]
     pub wanted: Vec<String>,
+    /// Modules that threads have been in for half a second or longer.
+    #[serde(default)]
+    pub suspects: Vec<Suspect>,
 }

@@ -5,5 +5,6 @@ pub mod address;
 pub mod event;
 pub mod happening;
 pub mod id;
+pub mod module;
 pub mod random;
 pub mod time;

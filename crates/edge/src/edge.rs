@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use api::process::Beat;
+use api::process::{Beat, Suspect};
 use arc_swap::ArcSwap;
 use snapshot::generation::Drain;
 use tokio::sync::mpsc;
 
 use crate::connection::Begins;
 use crate::generation::Generation;
+use crate::modules::{Lookout, Running};
 use crate::pressure;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::events::Events;
@@ -51,6 +52,8 @@ pub struct Edge {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
     bound: Mutex<Bound>,
+    /// Looks for threads that hang in a module.
+    lookout: Mutex<Lookout>,
 }
 
 struct Thread {
@@ -112,6 +115,7 @@ impl Edge {
             lookups: Arc::default(),
             ticks: (0..options.threads).map(|_| 0.into()).collect(),
             cut: 0.into(),
+            running: Running::new(options.threads),
         });
         pressure::watch(&shared).map_err(|error| thread_error(&error))?;
         let mut threads = Vec::with_capacity(options.threads);
@@ -129,7 +133,7 @@ impl Edge {
                 .map_err(|error| thread_error(&error))?;
             threads.push(Thread { commands, handle: Mutex::new(Some(handle)) });
         }
-        Ok(Self { shared, threads, bound: Mutex::default() })
+        Ok(Self { shared, threads, bound: Mutex::default(), lookout: Mutex::default() })
     }
 
     /// Puts a generation in force (`None` keeps the one that is) and accepts on these listeners and no others.
@@ -258,7 +262,18 @@ impl Edge {
             accepted,
             set_aside: aside.take(MAX_SET_ASIDE).collect(),
             wanted: Vec::new(),
+            suspects: self.suspects(&current),
         }
+    }
+
+    /// Modules that threads hang in at the moment, and where.
+    fn suspects(&self, current: &Generation) -> Vec<Suspect> {
+        let found = lock(&self.lookout).look(&self.shared.running);
+        let named = found.into_iter().filter_map(|(module, site)| {
+            let site = current.modules.site_name(site)?.to_string();
+            Some(Suspect { module: module.name().to_owned(), site, times: 1 })
+        });
+        named.collect()
     }
 
     /// Stops accepting, ends every connection within these limits, and ends the threads; blocks until that is done. The edge

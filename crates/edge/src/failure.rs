@@ -66,6 +66,8 @@ pub enum Failure {
     OriginTimeout,
     /// The client's network is banned for a while.
     Banned,
+    /// A module has something against the request: the status, a 4xx, and the name of the reason.
+    Blocked(u16, &'static str),
     /// The process is short of memory or file descriptors.
     Overloaded,
     /// Something went wrong inside the edge.
@@ -96,6 +98,7 @@ impl Failure {
             Self::ClientCertificate => (403, 403, Visitor, "client_certificate_required", None),
             Self::ClientCertificateElsewhere => (421, 421, Visitor, "client_certificate_required", None),
             Self::Banned => (403, 403, Visitor, "banned", None),
+            Self::Blocked(status, reason) => (status, status, Visitor, reason, None),
             Self::Loop => (508, 508, Edge, LOOP, None),
             Self::BodyTooLarge => (413, 413, Visitor, "body_too_large", None),
             Self::BodyTimeout => (408, 408, Visitor, "request_timeout", None),

@@ -3,10 +3,12 @@
 //! `Loader::load` is the one way a snapshot becomes runnable; `check`, start and reload all go through it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use api::process::SetAside;
+use base::module::Module;
 use base::time::Timestamp;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -14,6 +16,7 @@ use snapshot::generation::{Origin, Site, Snapshot};
 
 use crate::artefacts::Artefacts;
 use crate::bans::Bans;
+use crate::modules::{Earlier, Modules, REVERT_WINDOW, SiteModules};
 use crate::telemetry::metrics::{Metrics, SiteMetrics};
 use crate::tls::certificates::Expired;
 use crate::tls::{
@@ -31,7 +34,10 @@ pub struct Generation {
     /// What was compiled.
     pub snapshot: Arc<Snapshot>,
     /// In the order of `Snapshot::sites`.
-    pub sites: Vec<SiteRuntime>,
+    pub sites: Vec<Arc<SiteRuntime>>,
+    /// By position: sites as they were before, where modules read other settings now.
+    earlier: HashMap<usize, Earlier>,
+    loaded: Instant,
     /// TLS towards visitors; `None` without a TLS listener.
     pub tls: Option<Arc<ServerSettings>>,
     /// The sites' certificates.
@@ -42,6 +48,8 @@ pub struct Generation {
     pub bans: Arc<Bans>,
     /// Artefacts beside the configuration; the same in every generation.
     pub artefacts: Arc<Artefacts>,
+    /// The state of modules; the same in every generation.
+    pub modules: Arc<Modules>,
 }
 
 /// One site, ready.
@@ -58,6 +66,10 @@ pub struct SiteRuntime {
     pub budget: Arc<RetryBudget>,
     /// Counters; survive reloads.
     pub metrics: Arc<SiteMetrics>,
+    /// What is switched off or fails here; survives reloads.
+    pub modules: Arc<SiteModules>,
+    /// Whether it is served as it was before this generation.
+    reverted: AtomicBool,
 }
 
 /// One origin, ready.
@@ -82,6 +94,41 @@ pub struct OriginTlsRuntime {
     pub http1: Arc<ClientConfig>,
 }
 
+impl Generation {
+    /// How a site is served, and of which generation that is: as this one says, or as the one before did.
+    pub fn serving(&self, index: usize) -> Option<(&Arc<SiteRuntime>, u64)> {
+        let site = self.sites.get(index)?;
+        if site.reverted.load(Ordering::Relaxed)
+            && let Some(earlier) = self.earlier.get(&index)
+        {
+            return Some((&earlier.runtime, earlier.number));
+        }
+        Some((site, self.number))
+    }
+
+    /// Has a site served as before this generation, if this module fails with settings that have only just changed. `site` is
+    /// how the failing request was served. `None` when it stays as it is.
+    pub(crate) fn revert(&self, site: &SiteRuntime, module: Module) -> Option<&Earlier> {
+        #[cfg(feature = "faults")]
+        if crate::fault::without("site-revert") {
+            return None;
+        }
+        let own = self.sites.get(site.site.index)?;
+        let earlier = self.earlier.get(&site.site.index)?;
+        let is_cause = std::ptr::eq::<SiteRuntime>(&**own, site) && earlier.modules & module.bit() != 0;
+        if !is_cause || self.loaded.elapsed() > REVERT_WINDOW {
+            return None;
+        }
+        (!own.reverted.swap(true, Ordering::Relaxed)).then_some(earlier)
+    }
+
+    /// Sites that are served as they were before, with the settings that were not good.
+    pub fn reverted(&self) -> impl Iterator<Item = (&SiteRuntime, &Earlier)> {
+        let reverted = self.sites.iter().filter(|site| site.reverted.load(Ordering::Relaxed));
+        reverted.filter_map(|site| Some((&**site, self.earlier.get(&site.site.index)?)))
+    }
+}
+
 /// What outlives generations, and makes new ones runnable.
 pub struct Loader {
     server_tls: ServerTls,
@@ -92,6 +139,8 @@ pub struct Loader {
     wanted: Arc<Wanted>,
     bans: Arc<Bans>,
     artefacts: Arc<Artefacts>,
+    modules: Arc<Modules>,
+    in_force: Mutex<Weak<Generation>>,
     /// Counters of the whole process.
     pub metrics: Arc<Metrics>,
 }
@@ -104,6 +153,8 @@ const MAX_BUDGETS: usize = 4096;
 impl Loader {
     /// An empty loader. Fails when the machine has no randomness for TLS.
     pub fn new(metrics: Arc<Metrics>) -> Result<Self, tls::server::ServerTlsError> {
+        let modules = Arc::<Modules>::default();
+        metrics.show_modules(&modules);
         Ok(Self {
             server_tls: ServerTls::new()?,
             origin_tls: OriginTlsConfigs::default(),
@@ -113,6 +164,8 @@ impl Loader {
             wanted: Arc::default(),
             bans: Arc::default(),
             artefacts: Arc::default(),
+            modules,
+            in_force: Mutex::default(),
             metrics,
         })
     }
@@ -130,6 +183,16 @@ impl Loader {
     /// Artefacts beside the configuration.
     pub fn artefacts(&self) -> &Arc<Artefacts> {
         &self.artefacts
+    }
+
+    /// The state of modules.
+    pub fn modules(&self) -> &Arc<Modules> {
+        &self.modules
+    }
+
+    /// This generation serves from now on: sites of later ones may go back to what it says of them.
+    pub fn came_into_force(&self, generation: &Arc<Generation>) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(generation);
     }
 
     /// Who is banned.
@@ -166,10 +229,24 @@ impl Loader {
             errors.extend(found);
         }
         let (Ok((certificates, tls)), true) = (loaded, errors.is_empty()) else { return Err(errors) };
-        let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
+        let sites = snapshot.sites.iter().map(|site| self.site(site).map(Arc::new));
+        let sites = sites.collect::<Result<Vec<_>, _>>()?;
+        let (earlier, loaded) = (self.earlier(&snapshot), Instant::now());
         let challenges = self.challenges().clone();
-        let (bans, artefacts) = (self.bans.clone(), self.artefacts.clone());
-        Ok(Generation { number, snapshot, sites, tls, certificates, challenges, bans, artefacts })
+        let (bans, artefacts, modules) = (self.bans.clone(), self.artefacts.clone(), self.modules.clone());
+        Ok(Generation {
+            number,
+            snapshot,
+            sites,
+            earlier,
+            loaded,
+            tls,
+            certificates,
+            challenges,
+            bans,
+            artefacts,
+            modules,
+        })
     }
 
     /// Origins that are set aside now, for a process that takes over; at most `health::MAX_SET_ASIDE`.
@@ -181,6 +258,20 @@ impl Loader {
     /// load first.
     pub fn import_set_aside(&self, aside: &[SetAside]) {
         self.health.import(aside, Instant::now());
+    }
+
+    /// The sites of this snapshot that may go back to what the generation in force says of them.
+    fn earlier(&self, snapshot: &Snapshot) -> HashMap<usize, Earlier> {
+        let Some(before) = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).upgrade() else {
+            return HashMap::new();
+        };
+        let known: HashMap<_, _> =
+            before.sites.iter().map(|site| (&*site.site.name, site.site.index)).collect();
+        let each = snapshot.sites.iter().filter_map(|site| {
+            let (runtime, number) = before.serving(*known.get(&*site.name)?)?;
+            Some((site.index, Earlier::of(runtime, number, site)?))
+        });
+        each.collect()
     }
 
     fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {
@@ -197,6 +288,8 @@ impl Loader {
             health: self.health.site(&site.name, &labels, site.health, Instant::now()),
             budget: self.budget(site),
             metrics: self.metrics.site(&site.name, &labels),
+            modules: self.modules.site(&site.name),
+            reverted: AtomicBool::new(false),
             site: site.clone(),
         })
     }

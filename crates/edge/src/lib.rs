@@ -21,6 +21,7 @@ pub mod h2;
 pub mod hop;
 pub mod io;
 pub mod message;
+pub mod modules;
 mod pace;
 pub mod pages;
 pub mod pipeline;

@@ -21,6 +21,7 @@ use crate::h1::parse::Refusal;
 use crate::h1::syntax;
 use crate::hop::ConnectionFields;
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
+use crate::modules::{self, Block, RequestView};
 use crate::pace::PaceLimit;
 use crate::pages;
 use crate::pressure::Level;
@@ -147,6 +148,18 @@ async fn serve_site(
     {
         return fail(Failure::BodyTooLarge, Some(&head), compatibility, trail);
     }
+    let view = RequestView {
+        head: &head,
+        client,
+        scheme: approach.scheme,
+        site,
+        generation,
+        golden: connection.listener.rehearsal.is_some(),
+        started: trail.started(),
+    };
+    if let Some(block) = modules::before_upstream(&view, worker, &mut trail) {
+        return turn_away(block, &head, compatibility, trail);
+    }
     let (body, body_failure) = limit_body(body, tunnel, &head, call, &mut trail);
     let visit = Visit {
         client,
@@ -181,6 +194,16 @@ async fn serve_site(
     }
 }
 
+/// Answers a request that a module has something against.
+fn turn_away(block: Block, head: &RequestHead, compatibility: Compatibility, trail: Trail) -> Response {
+    let Block { status, reason, allow } = block;
+    let mut response = fail(Failure::Blocked(status, reason), Some(head), compatibility, trail);
+    if let Some(allow) = allow {
+        response.head.headers.push("Allow", allow);
+    }
+    response
+}
+
 /// Answers a request that could not be read.
 pub fn refuse(refusal: Refusal, connection: &Rc<Connection>, worker: &Rc<Worker>) -> Response {
     let trail = Trail::start(worker, connection, None);
@@ -201,7 +224,7 @@ fn find_site<'a>(generation: &'a Generation, authority: &str) -> Option<&'a Site
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     if let Some(address) = literal.and_then(|literal| literal.parse::<Ipv6Addr>().ok()) {
         // An address has many spellings (RFC 5952 section 2); the table has one of each.
-        return generation.sites.get(hosts.find(&address.to_string())?);
+        return generation.serving(hosts.find(&address.to_string())?).map(|(site, _)| &**site);
     }
     let host = literal.unwrap_or(host);
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -210,7 +233,7 @@ fn find_site<'a>(generation: &'a Generation, authority: &str) -> Option<&'a Site
     } else {
         hosts.find(host)
     };
-    generation.sites.get(index?)
+    generation.serving(index?).map(|(site, _)| &**site)
 }
 
 type BodyFailure = Option<Rc<Cell<Option<BodyError>>>>;

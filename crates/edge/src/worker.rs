@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::connection::{Begins, Ending};
 use crate::failure;
 use crate::generation::Generation;
+use crate::modules::Running;
 use crate::seats::Seats;
 use crate::sources::Sources;
 use crate::telemetry::access_log::LogHandle;
@@ -111,6 +112,8 @@ pub struct Shared {
     pub ticks: Box<[AtomicU64]>,
     /// Exchanges cut off because the process ends.
     pub cut: AtomicUsize,
+    /// Which module each thread is in.
+    pub running: Running,
 }
 
 /// One edge thread.

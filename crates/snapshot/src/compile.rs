@@ -8,6 +8,7 @@ mod feed;
 mod host;
 mod listen;
 mod origin;
+mod policy;
 mod site;
 mod tls;
 

@@ -345,6 +345,9 @@ pub struct Site {
     /// Limits that hold for this site.
     #[serde(default)]
     pub limits: SiteLimits,
+    /// Which methods and header fields requests may have. Left out, nothing is asked of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<crate::policy::Policy>,
 }
 
 /// Whose header fields the origin is sent.

@@ -149,6 +149,30 @@ pub struct Site {
     pub retry: Retry,
     /// Limits that hold once the site is known.
     pub limits: SiteLimits,
+    /// What requests may be like; `None` is anything.
+    pub policy: Option<Policy>,
+}
+
+/// What requests of a site may be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Methods allowed, at least one; `None` is every one.
+    pub methods: Option<Vec<Box<str>>>,
+    /// Fields that must be there.
+    pub require: Vec<HeaderRule>,
+    /// Fields that must not be there.
+    pub forbid: Vec<HeaderRule>,
+    /// Requests that are not like that go on, and are noted.
+    pub log_only: bool,
+}
+
+/// A header field of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderRule {
+    /// Its name, in lower case.
+    pub name: Box<str>,
+    /// The whole value of one of its lines; `None` is any.
+    pub value: Option<Box<str>>,
 }
 
 /// Header vocabulary of a site.

@@ -8,6 +8,7 @@ pub mod generation;
 pub mod kind;
 pub mod outline;
 pub mod package;
+pub mod policy;
 mod reference;
 mod review;
 mod shape;

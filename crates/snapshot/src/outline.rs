@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::generation::{
     AccessLogTarget, Acme, AcmeChallenge, Analytics, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail,
-    Compatibility, ConnectionLimits, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify,
-    ProxyProtocol, Site, Snapshot, TlsPolicy,
+    Compatibility, ConnectionLimits, HeaderRule, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify,
+    Policy, ProxyProtocol, Site, Snapshot, TlsPolicy,
 };
 use crate::units::{ByteSize, Period};
 
@@ -111,6 +111,14 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
         lines.prefix = format!("site[{}].", text(&site.name));
         lines.site(site);
     }
+    lines.lines.sort();
+    lines.lines
+}
+
+/// The settings of one site's policy alone, as `path = value`, sorted.
+pub fn policy(policy: Option<&Policy>) -> Vec<String> {
+    let mut lines = Lines { prefix: String::new(), lines: Vec::new() };
+    lines.policy(policy);
     lines.lines.sort();
     lines.lines
 }
@@ -241,6 +249,7 @@ impl Lines {
         self.add("limits.body", period(site.limits.body));
         self.add("limits.body_rate", rate(site.limits.body_rate));
         self.add("limits.tunnel", period(site.limits.tunnel));
+        self.policy(site.policy.as_ref());
         let outer = self.prefix.clone();
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         for origin in &site.origins {
@@ -251,6 +260,22 @@ impl Lines {
             self.origin(origin);
         }
         self.prefix = outer;
+    }
+
+    fn policy(&mut self, policy: Option<&Policy>) {
+        let Some(policy) = policy else { return };
+        let methods = policy.methods.as_ref().map_or_else(|| "all".to_owned(), |methods| list(methods));
+        self.add("policy.methods", methods);
+        // Some check a value that only their own proxy knows.
+        let rule = |rule: &HeaderRule| match &rule.value {
+            Some(value) => format!("{}: {}", text(&rule.name), hash(value.as_bytes())),
+            None => text(&rule.name),
+        };
+        for (name, rules) in [("require", &policy.require), ("forbid", &policy.forbid)] {
+            let rules: Vec<_> = rules.iter().map(rule).collect();
+            self.add(&format!("policy.{name}"), format!("[{}]", rules.join(", ")));
+        }
+        self.add("policy.action", text(if policy.log_only { "log" } else { "block" }));
     }
 
     fn site_tls(&mut self, site: &Site) {

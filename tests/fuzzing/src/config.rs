@@ -51,6 +51,9 @@ const TABLES: &[&str] = &[
     "[a.b.c]",
     "[\"quoted\"]",
     "[[feeds]]",
+    "[site.policy]",
+    "[[site.policy.require]]",
+    "[[site.policy.forbid]]",
 ];
 
 /// Keys, by an input's byte. New ones go to the end.
@@ -162,6 +165,12 @@ const KEYS: &[&str] = &[
     "keys",
     "max_entries",
     "max_bytes",
+    "policy",
+    "methods",
+    "require",
+    "forbid",
+    "value",
+    "action",
 ];
 
 /// Values, by an input's byte. New ones go to the end.
