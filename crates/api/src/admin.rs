@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use base::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::CertificateStatus;
 use crate::diagnostic::Diagnostic;
-use crate::process::Supervision;
+use crate::process::{Ban, Supervision};
 
 /// Longest request line the socket reads, in bytes.
 pub const MAX_REQUEST_BYTES: u64 = 64 * 1024;
@@ -27,6 +28,19 @@ pub enum Request {
     Signal {
         /// Its text.
         sealed: String,
+    },
+    /// What is known of every feed.
+    Feeds,
+    /// Look at the source of a feed now, or let a frozen one go on.
+    Feed {
+        /// The feed.
+        name: String,
+        /// Let it go on.
+        #[serde(default)]
+        thaw: bool,
+        /// Take what comes even if it differs more than it may. It must be confirmed then, or is taken back.
+        #[serde(default)]
+        force: bool,
     },
     /// A forced change is as wanted and shall stay.
     Confirm {
@@ -79,6 +93,11 @@ pub enum Answer {
     Certificates {
         /// All of them.
         certificates: Vec<CertificateStatus>,
+    },
+    /// To `Feeds`.
+    Feeds {
+        /// All that the generation in force wants.
+        feeds: Vec<FeedStatus>,
     },
     /// To `Signal`: it was carried out.
     Signalled {
@@ -218,6 +237,32 @@ pub struct Status {
     pub requests: u64,
     /// Client connections open now.
     pub connections: u64,
+    /// Whether the configuration in force is still watched: should it fail, the one before comes back.
+    #[serde(default)]
+    pub baking: bool,
+    /// Data files in force.
+    #[serde(default)]
+    pub artefacts: Vec<ArtefactStatus>,
+    /// Networks that are turned away.
+    #[serde(default)]
+    pub bans: Vec<Ban>,
+}
+
+/// A data file in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtefactStatus {
+    /// Its feed.
+    pub feed: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its generation.
+    pub generation: u64,
+    /// When it came into force, RFC 3339.
+    pub since: String,
+    /// Whether it is still watched: should the edge fail, the one before comes back.
+    pub baking: bool,
+    /// Whether it was forced and waits to be confirmed.
+    pub unconfirmed: bool,
 }
 
 /// Where the generation in force came from.
@@ -281,4 +326,42 @@ pub struct OriginStatus {
     pub requests: u64,
     /// Of those, failures.
     pub failures: u64,
+}
+
+/// What is known of a feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedStatus {
+    /// Its name.
+    pub name: String,
+    /// The kind of artefact it is.
+    pub kind: String,
+    /// The generation in force; `None` is none.
+    pub generation: Option<u64>,
+    /// Since when, as far as this process knows.
+    pub since: Option<Timestamp>,
+    /// It is still watched, and not yet the one to go back to.
+    pub baking: bool,
+    /// It was forced and waits for `rempart confirm`.
+    pub unconfirmed: bool,
+    /// The generation to go back to.
+    pub good: Option<u64>,
+    /// Since when nothing new is taken, because it went back and forth.
+    pub frozen: Option<Timestamp>,
+    /// What is wrong with its source, one for each cause.
+    pub refusals: Vec<FeedRefusal>,
+}
+
+/// Why what the source of a feed holds is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedRefusal {
+    /// A stable code.
+    pub cause: String,
+    /// For people.
+    pub message: String,
+    /// The latest generation refused for it, where one could be told.
+    pub generation: Option<u64>,
+    /// Since when.
+    pub since: Timestamp,
+    /// How often.
+    pub count: u64,
 }

@@ -182,6 +182,11 @@ fn answer(request: Request, supervisor: &Supervisor, who: &str) -> Answer {
             Ok(message) => Answer::Signalled { message },
             Err(message) => Answer::Refused { message },
         },
+        Request::Feeds => Answer::Feeds { feeds: supervisor.feeds() },
+        Request::Feed { name, thaw, force } => {
+            let done = supervisor.order_feed(name, thaw, force);
+            done.map_or_else(|message| Answer::Refused { message }, |()| Answer::Done)
+        }
         Request::Confirm { feed } => {
             let done = match feed {
                 None => supervisor.confirm(),

@@ -63,6 +63,8 @@ pub enum Command {
     Upgrade(UpgradeArguments),
     /// List the certificates, their expiry and next renewal; renew or revoke some.
     Certs(CertsArguments),
+    /// List the data files; make packages and keys for them; let one go on that was frozen.
+    Feed(crate::feeds::FeedArguments),
     /// Show requests and what happened to Rempart itself, as it happens or from the last days.
     Events(crate::events::EventsArguments),
     /// Watch requests, failures, anomalies and changes live.

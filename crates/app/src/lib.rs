@@ -10,6 +10,7 @@ mod drill;
 mod edge_process;
 mod events;
 mod feeder;
+mod feeds;
 mod keeper;
 mod package;
 mod reference;
@@ -76,6 +77,7 @@ pub fn main() -> ExitCode {
         Some(Command::Status(place)) => status(&place, &terminal),
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
+        Some(Command::Feed(arguments)) => feeds::run(arguments, &terminal),
         Some(Command::Events(arguments)) => events::events(&arguments, &terminal),
         Some(Command::Top(arguments)) => top::top(&arguments, &terminal),
         Some(Command::Drill(arguments)) => drill::drill(&arguments, &terminal),

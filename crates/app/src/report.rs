@@ -3,12 +3,22 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use api::admin::{GenerationSource, ProcessRole, ReloadOutcome, Status, UpgradeOutcome};
+use api::admin::{FeedStatus, GenerationSource, ProcessRole, ReloadOutcome, Status, UpgradeOutcome};
 use api::certificates::{CertificateSource, CertificateStatus};
 use api::diagnostic::Diagnostic;
+use api::seal::KeyId;
+use base::time::Timestamp;
 use snapshot::outline::Change;
+use snapshot::package::Manifest;
+use snapshot::units::ByteSize;
 
 use crate::cli::Colour;
+
+/// A time for people, in UTC.
+fn moment(at: Timestamp) -> String {
+    let second = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(second).map_or_else(|_| format!("second {second}"), |at| at.to_string())
+}
 
 /// Where and how to write.
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +161,25 @@ impl Terminal {
             text += &format!("  metrics  http://{metrics}/metrics\n");
         }
         text += &sites(status);
+        for artefact in &status.artefacts {
+            let state = match (artefact.unconfirmed, artefact.baking) {
+                (true, _) => ", forced, waits for `rempart confirm`",
+                (false, true) => ", watched",
+                (false, false) => "",
+            };
+            text += &format!(
+                "  data     {} ({}): generation {} since {}{state}\n",
+                artefact.feed, artefact.kind, artefact.generation, artefact.since
+            );
+        }
+        for ban in &status.bans {
+            text += &format!(
+                "  banned   {} until {}: {}\n",
+                ban.network,
+                crate::builder::rfc3339(ban.until),
+                ban.reason
+            );
+        }
         text += &processes(status);
         for warning in &status.warnings {
             text += &format!("  {} {warning}\n", self.paint(self.colour, "33", "warning:"));
@@ -170,6 +199,72 @@ impl Terminal {
         } else {
             self.refused(&format!("{to} was taken back: {} serves on", outcome.from), &outcome.diagnostics);
         }
+    }
+
+    /// `rempart feed`.
+    pub fn feeds(&self, feeds: &[FeedStatus]) {
+        if feeds.is_empty() {
+            return self.print("the configuration in force has no [[feeds]]");
+        }
+        let mut text = String::new();
+        for feed in feeds {
+            text += &format!("{} ({})\n", self.paint(self.colour, "1", &feed.name), feed.kind);
+            text += &match feed.generation {
+                None => "  nothing is in force\n".to_owned(),
+                Some(number) => {
+                    let state = match (feed.unconfirmed, feed.baking) {
+                        (true, _) => ", forced: `rempart confirm` keeps it",
+                        (false, true) => ", still watched",
+                        (false, false) => "",
+                    };
+                    format!("  generation {number} is in force{state}\n")
+                }
+            };
+            if let Some(since) = feed.frozen {
+                let frozen = self.paint(self.colour, "1;31", "frozen");
+                text += &format!("  {frozen} since {}, because it went back and forth\n", moment(since));
+            }
+            for refusal in &feed.refusals {
+                let which =
+                    refusal.generation.map(|number| format!(" generation {number}")).unwrap_or_default();
+                text += &format!(
+                    "  {}{which} ({}, {} times since {}): {}\n",
+                    self.paint(self.colour, "33", "refused"),
+                    refusal.cause,
+                    refusal.count,
+                    moment(refusal.since),
+                    refusal.message
+                );
+            }
+        }
+        self.print(&text);
+    }
+
+    /// What a package says of itself, and whether it is true.
+    pub fn package(&self, manifest: &Manifest, verified: Result<KeyId, &str>) {
+        let Manifest { name, kind, generation, entries, .. } = manifest;
+        let mut text = format!("{name} ({kind}), generation {generation}\n  {entries} entries, ");
+        text += &format!(
+            "{} unpacked, {} packed\n",
+            ByteSize::bytes(manifest.bytes),
+            ByteSize::bytes(manifest.packed_bytes)
+        );
+        text += &format!("  made {}", moment(manifest.created));
+        text += &manifest.expires.map(|expires| format!(", expires {}", moment(expires))).unwrap_or_default();
+        text += &format!("\n  content blake3 {}\n", manifest.content);
+        if !manifest.source.is_empty() {
+            text += &format!("  source {:?}\n", manifest.source);
+        }
+        if let Some(query) = &manifest.query_hash {
+            text += &format!("  query blake3 {query:?}\n");
+        }
+        text += &match verified {
+            Ok(key) => {
+                format!("  {} signed with the key {key}\n", self.paint(self.colour, "32", "verified:"))
+            }
+            Err(reason) => format!("  {} {reason}\n", self.paint(self.colour, "1;31", "NOT VERIFIED:")),
+        };
+        self.print(&text);
     }
 
     /// `rempart certs`.

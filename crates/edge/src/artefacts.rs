@@ -84,7 +84,7 @@ impl Artefacts {
         let previous = before.get(&feed.name).filter(|_| manner != Manner::Again);
         let previous = previous.map(|old| (old.manifest.generation, &old.content));
         let checked = kind::check_after(&package, previous, caps, manner != Manner::Next, now)?;
-        kind.exercise(&checked.content).map_err(|found| vec![found])?;
+        kind.exercise(&checked.content)?;
         let loaded = InForce { manifest: package.manifest, content: checked.content };
         let mut after = BTreeMap::clone(&before);
         after.insert(feed.name.clone(), Arc::new(loaded));

@@ -1,6 +1,6 @@
 //! Where packages come from: a file, a folder or a URL. Bounded in size and time; whatever cannot be read whole is not read.
 
-mod web;
+pub(crate) mod web;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};

@@ -71,6 +71,10 @@ impl Store {
     }
 
     fn change(&self, change: impl FnOnce(&mut Marks)) -> io::Result<()> {
+        // Threads of the supervisor come here at the same time. The lock ends with its file, so no crash leaves it behind.
+        let path = self.folder.join("lock");
+        let lock = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
+        lock.lock()?;
         // Damaged marks lose which one is in force, and no package.
         let mut marks = self.marks().unwrap_or_else(|error| {
             tracing::error!(%error, "what is in force of a feed was forgotten");

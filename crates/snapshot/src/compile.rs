@@ -4,6 +4,7 @@ mod acme;
 mod analytics;
 mod certificate;
 mod defaults;
+mod feed;
 mod host;
 mod listen;
 mod origin;
@@ -23,6 +24,7 @@ use base::id::ContentHash;
 use base::time::Timestamp;
 use ipnet::IpNet;
 
+pub(crate) use self::certificate::issued_end;
 use crate::check;
 use crate::desired::{self, Desired};
 use crate::diagnostic::{about_file, quote};
@@ -206,6 +208,7 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
         limits: judge.limits(&desired.limits),
         access_log: judge.access_log(&desired.log.access),
         analytics: judge.analytics(&desired.analytics),
+        feeds: judge.feeds(&desired.feeds),
         drain: judge.drain(&desired.drain),
         listeners,
         sites,

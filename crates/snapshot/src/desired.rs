@@ -1,6 +1,7 @@
 //! The types of `rempart.toml`. Their doc comments are the reference page and the descriptions in the JSON schema;
 //! their `Default`s are the only place where a default value is written down.
 
+mod feed;
 mod tls;
 
 use schemars::JsonSchema;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, OptionalSize, Period};
 
+pub use self::feed::Feed;
 pub use self::tls::{Acme, AcmeAuthority, AcmeChallenge, Hsts, SiteClient, SiteTls, TlsPolicy};
 
 /// Rempart reads one file, `rempart.toml`, written in [TOML](https://toml.io). It says which sites exist, where their
@@ -44,6 +46,9 @@ pub struct Desired {
     pub acme: Acme,
     /// Events: what is kept of requests and of what happens to Rempart itself.
     pub analytics: Analytics,
+    /// Data files that are kept up to date while Rempart runs.
+    #[schemars(length(max = 100))]
+    pub feeds: Vec<Feed>,
     /// The sites; at least one.
     #[schemars(length(max = 10_000))]
     pub site: Vec<Site>,
@@ -63,6 +68,7 @@ impl Default for Desired {
             drain: Drain::default(),
             acme: Acme::default(),
             analytics: Analytics::default(),
+            feeds: Vec::new(),
             site: Vec::new(),
         }
     }

@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::roles::FeedSettings;
 use base::address::PrefixSet;
 use base::id::ContentHash;
 
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub access_log: AccessLog,
     /// What is kept of events; `None` is nothing.
     pub analytics: Option<Analytics>,
+    /// Data files to keep up to date, by names that differ. Paths are as written: relative to the configuration.
+    pub feeds: Vec<FeedSettings>,
     /// How long ending connections may take.
     pub drain: Drain,
     /// Whether a second process waits, with this generation loaded, to take over.

@@ -42,7 +42,7 @@ pub trait Kind: Sync {
     /// Reads a content whole, or says everything that is wrong with it.
     fn read(&self, payload: &[u8], now: Timestamp) -> Result<Content, Vec<Diagnostic>>;
     /// Uses everything in it once, as requests will: what would fail later fails in the taster.
-    fn exercise(&self, content: &Content) -> Result<(), Diagnostic>;
+    fn exercise(&self, content: &Content) -> Result<(), Vec<Diagnostic>>;
 }
 
 /// What becomes of requests while an artefact is missing.

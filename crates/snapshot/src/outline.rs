@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use api::roles::{FeedSettings, FeedSource};
 use base::id::ContentHash;
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +101,7 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.add("drain.requests", period(snapshot.drain.requests));
     lines.add("drain.tunnels", period(snapshot.drain.tunnels));
     lines.analytics(snapshot.analytics);
+    snapshot.feeds.iter().for_each(|feed| lines.feed(feed));
     lines.add("standby", snapshot.standby);
     lines.add("bake", period(snapshot.bake));
     if let Some(acme) = &snapshot.acme {
@@ -157,6 +159,24 @@ impl Lines {
             self.add("analytics.keep_minutes", period(kept.keep_minutes));
             self.add("analytics.keep_samples", period(kept.keep_samples));
             self.add("analytics.max_size", ByteSize::bytes(kept.max_bytes));
+        }
+    }
+
+    fn feed(&mut self, feed: &FeedSettings) {
+        let place = format!("feeds[{}]", text(&feed.name));
+        let source = match &feed.source {
+            FeedSource::File { path } | FeedSource::Folder { path } => path.display().to_string(),
+            FeedSource::Url { url } => url.clone(),
+        };
+        self.add(&format!("{place}.kind"), text(&feed.kind));
+        self.add(&format!("{place}.source"), text(&source));
+        self.add(&format!("{place}.every"), period(Duration::from_secs(feed.every_seconds)));
+        self.add(&format!("{place}.keys"), list(&feed.keys));
+        if let Some(most) = feed.max_entries {
+            self.add(&format!("{place}.max_entries"), most);
+        }
+        if let Some(most) = feed.max_bytes {
+            self.add(&format!("{place}.max_bytes"), ByteSize::bytes(most));
         }
     }
 

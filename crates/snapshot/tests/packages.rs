@@ -1,5 +1,7 @@
 //! Packages over random sequences: what goes in comes out, no change passes, and what is in force has passed every check.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 use api::seal::{Keyring, SigningKey};
 use base::random::Random;
 use base::time::Timestamp;

@@ -378,7 +378,7 @@ fn look_with(address: SocketAddr, host: &str, field: &str) -> io::Result<Seen> {
 }
 
 /// Loopback addresses whose ports are free now, all different, and stay the same over restarts.
-fn free_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT], DrillError> {
+pub(crate) fn free_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT], DrillError> {
     let failed = || DrillError::system("no port of the loopback interface is free");
     let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); COUNT];
     // Held until all are known, or one could be given twice.

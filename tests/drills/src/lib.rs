@@ -3,6 +3,7 @@
 //! A drill is one file in `drills/`. It starts Rempart as real processes, lets visitors come at a fixed rate, does what once
 //! brought a large provider down, and states what has to hold. See docs/guides/drills.md.
 
+pub mod clickhouse;
 pub mod cluster;
 pub mod drills;
 mod error;

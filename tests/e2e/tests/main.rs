@@ -7,6 +7,7 @@ mod browser;
 mod budgets;
 mod certificates;
 mod certificates_acme;
+mod changes;
 mod differential;
 mod drills;
 mod encryption;

@@ -50,6 +50,7 @@ const TABLES: &[&str] = &[
     "]]",
     "[a.b.c]",
     "[\"quoted\"]",
+    "[[feeds]]",
 ];
 
 /// Keys, by an input's byte. New ones go to the end.
@@ -154,6 +155,13 @@ const KEYS: &[&str] = &[
     "keep_minutes",
     "keep_samples",
     "max_size",
+    "feeds",
+    "kind",
+    "source",
+    "every",
+    "keys",
+    "max_entries",
+    "max_bytes",
 ];
 
 /// Values, by an input's byte. New ones go to the end.

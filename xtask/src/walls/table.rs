@@ -154,7 +154,16 @@ pub const FOREIGN: &[Foreign] = &[
         ],
     },
     Foreign { path: "rusqlite", homes: &["crates/analytics/src/store/"] },
-    Foreign { path: "rcgen", homes: &["crates/edge/src/tls/", "crates/snapshot/tests/", "crates/acme/"] },
+    Foreign {
+        path: "rcgen",
+        homes: &[
+            "crates/edge/src/tls/",
+            "crates/snapshot/tests/",
+            "crates/snapshot/src/kind/tests.rs",
+            "crates/acme/",
+        ],
+    },
+    Foreign { path: "zstd", homes: &["crates/snapshot/src/package.rs"] },
 ];
 
 /// Lines a Rust file may have.

@@ -3,6 +3,8 @@
 //! Taster, standby and edge are the same program in this order: `Load`, `Rehearse`, wait, `Activate`. When the supervisor
 //! goes away, an edge that serves goes on serving and waits to be adopted; any other process ends.
 
+mod artefacts;
+mod describe;
 mod difference;
 mod expiry;
 mod orphan;
@@ -22,10 +24,8 @@ use api::admin::GenerationSource;
 use api::diagnostic::{Diagnostic, Severity};
 use api::process::{
     Activate, DrainLimits, ListenerOrder, Load, LoadFrom, Loaded, MetricsOrder, Order, Reply, Supervision,
-    Task, TicketKey, WantedListener, Watched, Word,
+    Task, TicketKey, Word,
 };
-use api::roles::FeedSettings;
-use edge::artefacts::Manner;
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
 use edge::telemetry::events::Events;
@@ -34,7 +34,7 @@ use edge::telemetry::ops::{self, Health, Ops};
 use edge::{BoundListener, Edge, EdgeOptions, ListenerSet};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use snapshot::Mode;
-use snapshot::generation::{AccessLogTarget, Drain, Snapshot};
+use snapshot::generation::{AccessLogTarget, Drain};
 
 use crate::builder::{Builder, Built, cannot_start, diagnose, now};
 use crate::channel::Channel;
@@ -261,31 +261,6 @@ impl EdgeProcess {
         (reply, Vec::new())
     }
 
-    fn load_artefact(
-        &self,
-        feed: &FeedSettings,
-        again: bool,
-        forced: bool,
-        descriptors: Vec<OwnedFd>,
-    ) -> Reply {
-        let Some(package) = descriptors.into_iter().next().map(File::from) else {
-            return refused("no-package", "an order came without its package".to_owned());
-        };
-        let bytes = match package::bytes(&package) {
-            Ok(bytes) => bytes,
-            Err(error) => return refused("no-package", error.to_string()),
-        };
-        let manner = match (again, forced) {
-            (true, _) => Manner::Again,
-            (false, true) => Manner::Forced,
-            (false, false) => Manner::Next,
-        };
-        match self.builder.loader.artefacts().load(feed, &bytes, manner, now()) {
-            Ok(()) => Reply::Done,
-            Err(diagnostics) => Reply::Refused { diagnostics },
-        }
-    }
-
     fn set_challenges(&self, challenges: &[api::certificates::Challenge]) -> Reply {
         match self.builder.loader.challenges().set(challenges) {
             Ok(()) => Reply::Done,
@@ -370,7 +345,7 @@ impl EdgeProcess {
         let copy = package.try_clone().map_err(|error| problem(error.into()))?;
         let watched = sources::watched(sources, &self.certificates);
         let Built { generation, warnings, compiled, places } = built;
-        let loaded = describe(number, &compiled, sources, &places, watched, warnings);
+        let loaded = describe::describe(number, &compiled, sources, &places, watched, warnings);
         let generation = Arc::new(generation);
         self.start_threads(&generation).map_err(problem)?;
         let ready = Ready { generation, loaded: loaded.clone(), source, package, places };
@@ -389,7 +364,7 @@ impl EdgeProcess {
         let silent =
             snapshot::generation::AccessLog { to: AccessLogTarget::Off, ..compiled.access_log.clone() };
         let log = Arc::new(AccessLog::start(&silent, self.metrics.log_counts())?);
-        let (threads, metrics) = (threads(compiled), self.metrics.clone());
+        let (threads, metrics) = (describe::threads(compiled), self.metrics.clone());
         // Nor is anybody told of golden requests.
         let events = Arc::new(Events::start(self.event_socket.clone(), self.metrics.event_counts())?);
         let access_log = log.clone();
@@ -573,49 +548,6 @@ impl EdgeProcess {
             },
             None => refused("nothing-in-force", "this process serves nothing".to_owned()),
         }
-    }
-}
-
-/// Edge threads of a generation.
-fn threads(compiled: &Snapshot) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    compiled.limits.threads.unwrap_or(cores)
-}
-
-fn describe(
-    number: u64,
-    compiled: &Snapshot,
-    sources: &Sources,
-    places: &snapshot::Places,
-    watched: Vec<Watched>,
-    diagnostics: Vec<Diagnostic>,
-) -> Loaded {
-    let milliseconds = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
-    let wanted = |listener: &snapshot::generation::Listener| WantedListener {
-        address: listener.address,
-        tls: listener.tls,
-        proxy_protocol: listener.proxy_protocol,
-        location: Some(places.locate(&listener.place)),
-    };
-    Loaded {
-        number,
-        id: compiled.id.to_string(),
-        file: sources.file.clone(),
-        text_hash: blake3::hash(&sources.text).to_string(),
-        listeners: compiled.listeners.iter().map(wanted).collect(),
-        metrics: compiled.metrics,
-        watched,
-        standby: compiled.standby,
-        bake_ms: milliseconds(compiled.bake),
-        drain: DrainLimits {
-            idle_ms: milliseconds(compiled.drain.idle),
-            requests_ms: milliseconds(compiled.drain.requests),
-            tunnels_ms: milliseconds(compiled.drain.tunnels),
-        },
-        acme: compiled.acme.as_ref().map(|acme| sources::acme_settings(acme, &sources.file)),
-        roles: roles::wanted(compiled),
-        threads: threads(compiled),
-        diagnostics,
     }
 }
 

@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
-use api::roles::{AnalyticsSettings, RoleSettings};
+use api::roles::{AnalyticsSettings, FeederSettings, RoleSettings};
 use snapshot::generation::Snapshot;
 
+use crate::sources;
+
 /// One entry for each role that is wanted.
-pub(super) fn wanted(compiled: &Snapshot) -> Vec<RoleSettings> {
-    analytics(compiled).map(RoleSettings::Analytics).into_iter().collect()
+pub(super) fn wanted(compiled: &Snapshot, file: &str) -> Vec<RoleSettings> {
+    let feeder = feeder(compiled, file).map(RoleSettings::Feeder);
+    analytics(compiled).map(RoleSettings::Analytics).into_iter().chain(feeder).collect()
+}
+
+fn feeder(compiled: &Snapshot, file: &str) -> Option<FeederSettings> {
+    let feeds: Vec<_> = compiled.feeds.iter().map(|feed| sources::feed_settings(feed, file)).collect();
+    (!feeds.is_empty()).then_some(FeederSettings { feeds })
 }
 
 fn analytics(compiled: &Snapshot) -> Option<AnalyticsSettings> {

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use api::admin::ArtefactStatus;
 use api::diagnostic::Diagnostic;
 use api::process::{LoadFrom, Loaded, Task};
 use api::roles::{FeedSettings, RoleSettings};
@@ -23,7 +24,7 @@ use super::control::CONFIRM;
 use super::fleet::Standby;
 use super::taste::{Dish, Tasted, taste};
 use super::{LOAD, Supervisor, finding};
-use crate::builder::now;
+use crate::builder::{now, rfc3339};
 use crate::package;
 
 /// How often is looked whether a bake is over.
@@ -73,9 +74,22 @@ impl Given {
 }
 
 impl Artefacts {
-    /// Those in force, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &Artefact)> {
-        self.in_force.iter()
+    /// The one of this feed in force.
+    pub fn get(&self, feed: &str) -> Option<&Artefact> {
+        self.in_force.get(feed)
+    }
+
+    /// Those in force, for `rempart status`.
+    pub fn status(&self) -> Vec<ArtefactStatus> {
+        let of = |(name, artefact): (&String, &Artefact)| ArtefactStatus {
+            feed: name.clone(),
+            kind: artefact.feed.kind.clone(),
+            generation: artefact.generation,
+            since: rfc3339(artefact.since),
+            baking: artefact.bake.is_some(),
+            unconfirmed: artefact.confirm.is_some(),
+        };
+        self.in_force.iter().map(of).collect()
     }
 
     /// What every process gets before it serves.

@@ -125,6 +125,37 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// One edge, and what it serves.
+    pub fn new(active: Arc<Child>, sockets: Sockets, force: Force) -> Self {
+        let is_active = |pid: &Pid| pid.as_raw_nonzero().get().cast_unsigned() == active.pid;
+        let left_over = super::child::all().into_iter().filter(|pid| !is_active(pid)).collect();
+        Self {
+            left_over,
+            active: Some(active),
+            standby: None,
+            trial: None,
+            taster: None,
+            draining: Vec::new(),
+            keeper: None,
+            roles: Vec::new(),
+            artefacts: Artefacts::default(),
+            bans: Vec::new(),
+            sockets,
+            force,
+            unconfirmed: None,
+            highest: 0,
+            refused: None,
+            supervision: Supervision::default(),
+            tickets: Vec::new(),
+            challenges: Vec::new(),
+            set_aside: Vec::new(),
+            crashes: VecDeque::new(),
+            suspect: None,
+            given_up: HashMap::new(),
+            ending: false,
+        }
+    }
+
     /// Lends every socket in force to a process that has the generation in force loaded, and has it accept.
     pub fn hand_over(&self, child: &Child) -> Result<(), AskError> {
         let (listeners, mut descriptors) = self.sockets.all_orders();

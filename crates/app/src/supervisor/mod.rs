@@ -7,6 +7,7 @@ mod artefacts;
 mod certificates;
 mod child;
 mod control;
+mod feeds;
 mod fleet;
 mod guard;
 mod journal;

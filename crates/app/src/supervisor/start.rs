@@ -1,7 +1,6 @@
 //! The start: adopt an edge that runs already, else try the configuration, else the last good generations, else what is
 //! compiled in.
 
-use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, mpsc};
@@ -12,7 +11,7 @@ use api::diagnostic::Diagnostic;
 use api::process::{Adopted, Load, LoadFrom, Loaded, Reply, Supervision, Task, TicketKey};
 use api::seal::Keyring;
 
-use super::artefacts::{Artefacts, furnish_at_start};
+use super::artefacts::furnish_at_start;
 use super::child::Child;
 use super::control::not_kept;
 use super::fleet::{Fleet, Force};
@@ -73,33 +72,13 @@ pub fn start(
     };
     let First { child, loaded, package, source, refused } = first;
     let highest = state.highest().max(loaded.number);
+    let force = Force::now(loaded, source, package);
     let fleet = Fleet {
-        active: Some(child.clone()),
-        standby: None,
-        trial: None,
-        taster: None,
-        draining: Vec::new(),
-        left_over: super::child::all()
-            .into_iter()
-            .filter(|pid| pid.as_raw_nonzero().get().cast_unsigned() != child.pid)
-            .collect(),
-        keeper: None,
-        artefacts: Artefacts::default(),
-        bans: Vec::new(),
-        roles: Vec::new(),
-        sockets,
-        force: Force::now(loaded, source, package),
-        unconfirmed: None,
         highest,
         refused,
         supervision: seen,
         tickets: keys,
-        challenges: Vec::new(),
-        set_aside: Vec::new(),
-        crashes: VecDeque::new(),
-        suspect: None,
-        given_up: HashMap::new(),
-        ending: false,
+        ..Fleet::new(child.clone(), sockets, force)
     };
     let keys = Keyring::new([state.machine_key()?.public().into()])?;
     let supervisor = Supervisor {

@@ -9,7 +9,7 @@ use api::process::{Reply, Task};
 
 use super::child::Child;
 use super::{Origin, Supervisor};
-use crate::builder::rfc3339;
+use crate::builder::{now, rfc3339};
 use crate::sources;
 
 /// Time for the edge to tell of itself; the rest of the answer does not wait for it.
@@ -57,6 +57,9 @@ impl Supervisor {
             sites,
             requests,
             connections,
+            baking: fleet.force.bake.is_some(),
+            artefacts: fleet.artefacts.status(),
+            bans: fleet.bans.iter().filter(|ban| ban.until > now()).cloned().collect(),
         }
     }
 

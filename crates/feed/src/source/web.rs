@@ -93,7 +93,7 @@ impl Web {
 }
 
 /// Only what cannot leave this machine whatever a resolver says.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -107,7 +107,8 @@ fn refusal(answer: &Response<Incoming>) -> String {
     }
 }
 
-fn client(plain: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, String> {
+/// `plain` is for HTTP, which needs no authorities.
+pub(crate) fn client(plain: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, String> {
     let mut roots = RootCertStore::empty();
     if !plain {
         let found = rustls_native_certs::load_native_certs();
@@ -135,7 +136,7 @@ fn client(plain: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Byt
 }
 
 /// The innermost reasons, which say more than "client error (Connect)".
-fn reason(error: &hyper_util::client::legacy::Error) -> String {
+pub(crate) fn reason(error: &hyper_util::client::legacy::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -40,6 +40,7 @@ pub fn defaults(listeners: &[(SocketAddr, bool)]) -> Snapshot {
         access_log: no_log(&desired.log.access),
         // Its requests are worth telling of like any others.
         analytics: kept(&desired.analytics),
+        feeds: Vec::new(),
         drain: (&desired.drain).into(),
         standby: desired.standby,
         bake: desired.bake.into(),

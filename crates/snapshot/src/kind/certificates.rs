@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::diagnostic::Diagnostic;
 use base::time::Timestamp;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Class, Content, Kind, OnFailure, Value, error};
+use crate::compile::issued_end;
 use crate::package::Caps;
 
 /// The kind.
@@ -44,7 +43,7 @@ impl Kind for Certificates {
         })?;
         let mut findings = Vec::new();
         for (name, pem) in &found {
-            if let Err(reason) = judge(pem, now) {
+            if let Err(reason) = judge(name, pem, now) {
                 let hint = "have the certificate issued again, with its chain and its key";
                 findings.push(error("bad-certificate", format!("{name}: {reason}"), hint));
             }
@@ -63,22 +62,14 @@ impl Kind for Certificates {
         })
     }
 
-    fn exercise(&self, _content: &Content) -> Result<(), Diagnostic> {
+    fn exercise(&self, _content: &Content) -> Result<(), Vec<Diagnostic>> {
         Ok(())
     }
 }
 
-/// There is a chain, its first certificate is good now, and there is a key.
-fn judge(pem: &str, now: Timestamp) -> Result<(), String> {
-    let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|found| format!("not PEM: {found}"))?;
-    let Some(leaf) = chain.first() else { return Err("there is no certificate".to_owned()) };
-    let (_, leaf) =
-        x509_parser::parse_x509_certificate(leaf).map_err(|found| format!("not X.509: {found}"))?;
-    let end = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
-    if end <= now.seconds() {
-        return Err(format!("it expired at {end} (seconds since 1970)"));
-    }
-    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map(drop).map_err(|_| "there is no private key".to_owned())
+/// It can be used for the name, with its key, and its time is not over.
+fn judge(name: &str, pem: &str, now: Timestamp) -> Result<(), String> {
+    let end = issued_end(pem.as_bytes(), name)?;
+    let is_over = u64::try_from(end.timestamp()).unwrap_or(0) <= now.seconds();
+    if is_over { Err(format!("it expired on {end}")) } else { Ok(()) }
 }

@@ -60,7 +60,7 @@ impl Kind for KillSwitches {
         Ok(Content { classes, spreads: Vec::new(), memory, value: Value::Switches(switches) })
     }
 
-    fn exercise(&self, _content: &Content) -> Result<(), Diagnostic> {
+    fn exercise(&self, _content: &Content) -> Result<(), Vec<Diagnostic>> {
         Ok(())
     }
 }

@@ -120,7 +120,7 @@ impl Kind for SiteConfig {
         }
     }
 
-    fn exercise(&self, _content: &Content) -> Result<(), Diagnostic> {
+    fn exercise(&self, _content: &Content) -> Result<(), Vec<Diagnostic>> {
         // The taster does far more with it: it loads it and answers golden requests.
         Ok(())
     }

@@ -166,9 +166,9 @@ impl Kind for TableKind {
         }
     }
 
-    fn exercise(&self, content: &Content) -> Result<(), Diagnostic> {
+    fn exercise(&self, content: &Content) -> Result<(), Vec<Diagnostic>> {
         let Value::Table(table) = &content.value else {
-            return Err(error("confused", "it is no table".to_owned(), "have the package made again"));
+            return Err(vec![error("confused", "it is no table".to_owned(), "have the package made again")]);
         };
         for key in table.keys() {
             for column in table.columns() {
@@ -178,7 +178,7 @@ impl Kind for TableKind {
                 };
                 if !found {
                     let message = format!("row {key:?} has no {}", column.name);
-                    return Err(error("incomplete", message, "have the package made again"));
+                    return Err(vec![error("incomplete", message, "have the package made again")]);
                 }
             }
         }

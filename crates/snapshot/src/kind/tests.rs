@@ -193,6 +193,19 @@ fn what_has_expired_does_not_keep_out_what_replaces_it() {
     assert!(check(&new, Some(&old), kind.caps(), false, in_2020).is_ok());
     let late = codes(check(&of(3, in_2010, end(2015)), Some(&old), kind.caps(), true, in_2020));
     assert_eq!(late, ["bad-certificate"]);
+    let other_key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let good: std::collections::BTreeMap<String, String> = serde_json::from_slice(&end(2030)).unwrap();
+    let pem = &good["shop.example"];
+    let (chain, _) = pem.split_at(pem.find("-----BEGIN PRIVATE").unwrap());
+    for (name, pem) in [
+        ("other.example", pem.clone()),
+        ("shop.example", chain.to_owned()),
+        ("shop.example", chain.to_owned() + &other_key),
+        ("shop.example", other_key.clone()),
+    ] {
+        let payload = serde_json::to_vec(&std::collections::BTreeMap::from([(name, &pem)])).unwrap();
+        assert_eq!(kind.read(&payload, in_2010).unwrap_err()[0].code, "bad-certificate", "{name}: {pem}");
+    }
     let other = packed(4, &table(rows(0..3)));
     assert_eq!(codes(check(&other, Some(&old), other_caps(), false, in_2020)), ["incomparable"]);
 }

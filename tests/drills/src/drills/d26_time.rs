@@ -17,6 +17,9 @@ const STEPS: [(&str, &str); 3] = [("-1", "-1 s"), ("+0", "+1 s"), ("-3600", "-1 
 const ADDED: [&str; STEPS.len()] = ["after-first", "after-second", "after-third"];
 /// A request that takes longer than this was measured with a clock that jumped: visitors do not wait that long.
 const LONGEST_US: u64 = 60_000_000;
+/// Seconds that the log has to step back at least: an hour, but for the time the drill takes.
+const STEPPED: u32 = 3000;
+const HALF_A_DAY: u32 = 12 * 3600;
 /// Processor time per second beyond twice what it was before that counts as spinning.
 const SPIN: f64 = 0.25;
 /// Each step is looked at for so long; the offset is read once a second.
@@ -101,6 +104,18 @@ fn busy(stage: &Stage, pid: u32, span: Duration) -> f64 {
     used.as_secs_f64() / span.as_secs_f64()
 }
 
+/// Seconds from a time of day back to another, however late in the day that is.
+fn back(from: u32, to: u32) -> u32 {
+    (from + 2 * HALF_A_DAY - to) % (2 * HALF_A_DAY)
+}
+
+/// The second of its day of a time as RFC 3339 has it, in UTC: `2026-11-23T02:41:28.9Z`.
+fn second_of_day(at: &str) -> Option<u32> {
+    let mut parts = at.get(11..19)?.split(':').map(str::parse::<u32>);
+    let (hour, minute, second) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    Some(hour * 3600 + minute * 60 + second)
+}
+
 /// What is read of a line of the access log.
 #[derive(Deserialize)]
 struct Line {
@@ -114,20 +129,15 @@ fn judge_log(stage: &mut Stage) -> Result<(), DrillError> {
     let text = text.map_err(DrillError::system("the access log cannot be read"))?;
     let read: Vec<Option<Line>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
     let lines: Vec<&Line> = read.iter().flatten().collect();
-    // RFC 3339 in UTC with a fixed number of digits: the order of the text is that of time.
-    let stepped = match (lines.first(), lines.last()) {
-        (Some(first), Some(last)) => last.at < first.at,
-        _ => false,
-    };
-    let measured = format!(
-        "from {} to {}",
-        lines.first().map_or("nothing", |line| &line.at),
-        lines.last().map_or("nothing", |line| &line.at)
-    );
+    let first = lines.first().and_then(|line| second_of_day(&line.at));
+    let steps = lines.iter().filter_map(|line| Some(back(first?, second_of_day(&line.at)?)));
+    let furthest = steps.filter(|step| *step < HALF_A_DAY).max().unwrap_or(0);
+    let measured = format!("{furthest} s back");
+    let stepped = furthest >= STEPPED;
     stage.expect(
         "stepped",
         "The clock did step back: premise",
-        "the last before the first",
+        &format!(">= {STEPPED} s"),
         measured,
         stepped,
     );
@@ -144,4 +154,19 @@ fn judge_log(stage: &mut Stage) -> Result<(), DrillError> {
         impossible == 0 && !lines.is_empty(),
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_back_is_an_hour_also_over_midnight() {
+        let second = |at| second_of_day(at).unwrap();
+        let first = second("2026-11-23T00:10:00.000001Z");
+        assert_eq!(back(first, second("2026-11-22T23:10:00.5Z")), 3600);
+        // What came later is no step back.
+        assert!(back(first, second("2026-11-23T00:10:01Z")) > HALF_A_DAY);
+        assert_eq!(second_of_day("now"), None);
+    }
 }

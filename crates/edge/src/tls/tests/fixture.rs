@@ -107,6 +107,7 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
         drain: Drain::default(),
         standby: true,
         bake: std::time::Duration::from_secs(60),
+        feeds: Vec::new(),
         acme: None,
         is_defaults: false,
     })
