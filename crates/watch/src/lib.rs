@@ -5,3 +5,8 @@
 pub mod incident;
 pub mod journal;
 pub mod notify;
+pub mod page;
+pub mod probe;
+pub mod service;
+pub mod view;
+pub mod words;
