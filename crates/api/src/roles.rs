@@ -89,6 +89,9 @@ pub struct WatchSettings {
     /// Title of the status page.
     #[serde(default)]
     pub title: String,
+    /// Seconds between two probes of a site; 0 is never.
+    #[serde(default)]
+    pub probe_seconds: u64,
     /// Sites that are probed.
     #[serde(default)]
     pub sites: Vec<WatchedSite>,
@@ -110,22 +113,38 @@ pub struct WatchedSite {
     pub at: Vec<(SocketAddr, bool)>,
 }
 
+/// Somebody who is told, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyChannel {
+    /// What pages and logs call it; no two have the same. Holds no secret.
+    pub name: String,
+    /// How.
+    pub way: NotifyWay,
+}
+
 /// A way to tell somebody.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
-pub enum NotifyChannel {
+pub enum NotifyWay {
     /// An HTTP POST of JSON.
     Webhook {
-        /// Where to.
+        /// Where to: `https`, or `http` on the loopback interface.
         url: String,
         /// Key of the HMAC-SHA256 that signs the body; `None` leaves it unsigned.
         #[serde(default)]
-        secret: Option<String>,
+        secret: Option<SecretPlace>,
     },
     /// An e-mail.
     Smtp {
-        /// `smtp://`, or `smtps://`, with host, port and user as the URL says (RFC 3986 section 3.2).
-        url: String,
+        /// The server.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// How the connection is protected.
+        security: SmtpSecurity,
+        /// Who logs in, and where the password is.
+        #[serde(default)]
+        login: Option<(String, SecretPlace)>,
         /// Sender.
         from: String,
         /// Recipients.
@@ -133,8 +152,31 @@ pub enum NotifyChannel {
     },
 }
 
-impl std::fmt::Debug for NotifyChannel {
-    /// Never prints what may hold a secret.
+/// How a connection to a mail server is protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpSecurity {
+    /// TLS from the first byte (RFC 8314 section 3.3).
+    Tls,
+    /// TLS after STARTTLS, which the server must offer (RFC 3207).
+    #[default]
+    StartTls,
+    /// None; on the loopback interface only.
+    None,
+}
+
+/// Where a secret lies. It is read when it is needed, so that it is in no configuration and in no message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretPlace {
+    /// The content of a file, without white space around it.
+    File(PathBuf),
+    /// An environment variable of Rempart.
+    Environment(String),
+}
+
+impl std::fmt::Debug for NotifyWay {
+    /// Never prints a URL, which may hold a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Webhook { .. } => "Webhook",

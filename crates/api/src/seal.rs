@@ -228,6 +228,12 @@ impl Keyring {
     }
 }
 
+/// HMAC-SHA256 (RFC 2104) of bytes, for whoever shares the key; 32 bytes.
+pub fn authentication_code(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key);
+    aws_lc_rs::hmac::sign(&key, bytes).as_ref().to_vec()
+}
+
 /// Lower-case hexadecimal digits.
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
