@@ -1,5 +1,6 @@
 //! The drills, one file each. A new one is a file here and a line in `ALL`.
 
+mod d01_feature_file_doubles;
 mod d09_control_plane_lost;
 mod d14_delayed_crash;
 mod d15_null_policy;
@@ -16,6 +17,7 @@ use crate::{Drill, DrillError};
 
 /// Every drill, by number.
 pub const ALL: &[&Drill] = &[
+    &d01_feature_file_doubles::DRILL,
     &d09_control_plane_lost::DRILL,
     &d14_delayed_crash::DRILL,
     &d15_null_policy::DRILL,
