@@ -34,7 +34,8 @@ impl EdgeProcess {
             certificates = generation.certificates.statuses(now());
         }
         let (requests, connections) = (totals.requests, totals.connections);
-        EdgeStatus { warnings, metrics, sites, certificates, requests, connections }
+        let modules = self.module_status();
+        EdgeStatus { warnings, metrics, sites, certificates, requests, connections, modules }
     }
 }
 
