@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificates::CertificateStatus;
 use crate::diagnostic::Diagnostic;
-use crate::process::{Ban, Supervision};
+use crate::process::{Ban, Supervision, Switch};
 
 /// Longest request line the socket reads, in bytes.
 pub const MAX_REQUEST_BYTES: u64 = 64 * 1024;
@@ -28,6 +28,13 @@ pub enum Request {
     Signal {
         /// Its text.
         sealed: String,
+    },
+    /// Switch a module on again. (Off goes as a signal: what adds nothing may travel sealed.)
+    Enable {
+        /// The module.
+        module: String,
+        /// The site it was switched off at; `None` is the switch for every one.
+        site: Option<String>,
     },
     /// What is known of every feed.
     Feeds,
@@ -99,7 +106,7 @@ pub enum Answer {
         /// All that the generation in force wants.
         feeds: Vec<FeedStatus>,
     },
-    /// To `Signal`: it was carried out.
+    /// To `Signal` and `Enable`: it was carried out.
     Signalled {
         /// What was done.
         message: String,
@@ -201,6 +208,51 @@ pub struct EdgeStatus {
     /// Data files it holds: feed and hash of the content.
     #[serde(default)]
     pub artefacts: Vec<(String, String)>,
+    /// What modules do not do as they should.
+    #[serde(default)]
+    pub modules: ModuleStatus,
+}
+
+/// Where modules are not asked, or failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleStatus {
+    /// What is switched off, by whoever may.
+    pub switches: Vec<Switch>,
+    /// What is passed over because it failed; at most `MAX_BREAKERS`.
+    pub breakers: Vec<BreakerStatus>,
+    /// Sites that are served as in the generation before.
+    pub reverted: Vec<RevertedSite>,
+}
+
+/// Breakers that are listed.
+pub const MAX_BREAKERS: usize = 100;
+
+/// A module that is passed over at a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerStatus {
+    /// The module.
+    pub module: String,
+    /// The site.
+    pub site: String,
+    /// Seconds since it is passed over.
+    pub open_seconds: u64,
+    /// Seconds until it is tried again.
+    pub probe_in_seconds: u64,
+    /// A process hung in it.
+    pub hung: bool,
+    /// What becomes of requests meanwhile.
+    pub meanwhile: String,
+}
+
+/// A site that went back to its settings of before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevertedSite {
+    /// The site.
+    pub site: String,
+    /// The generation it is served by.
+    pub generation: u64,
+    /// The settings that were not good.
+    pub settings: String,
 }
 
 /// State of a running Rempart.
@@ -249,6 +301,9 @@ pub struct Status {
     /// Networks that are turned away.
     #[serde(default)]
     pub bans: Vec<Ban>,
+    /// What modules do not do as they should.
+    #[serde(default)]
+    pub modules: ModuleStatus,
 }
 
 /// A data file in force.

@@ -182,6 +182,10 @@ fn answer(request: Request, supervisor: &Supervisor, who: &str) -> Answer {
             Ok(message) => Answer::Signalled { message },
             Err(message) => Answer::Refused { message },
         },
+        Request::Enable { module, site } => match supervisor.switch_on(&module, site.as_deref(), who) {
+            Ok(message) => Answer::Signalled { message },
+            Err(message) => Answer::Refused { message },
+        },
         Request::Feeds => Answer::Feeds { feeds: supervisor.feeds() },
         Request::Feed { name, thaw, force } => {
             let done = supervisor.order_feed(name, thaw, force);

@@ -56,6 +56,10 @@ pub enum Command {
     Ban(BanArguments),
     /// Go back to the last good generation of the configuration or of a feed, at once.
     Revert(RevertArguments),
+    /// Switch a module off, at one site or everywhere, at once.
+    Disable(DisableArguments),
+    /// Switch a module on again.
+    Enable(EnableArguments),
     /// Show what runs, and what is wrong with it.
     Status(Place),
     /// Replace the running Rempart by another binary, without losing a connection; back to the old one if it does not do
@@ -148,6 +152,35 @@ pub struct RevertArguments {
     /// Why, for the record.
     #[arg(long)]
     pub reason: String,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `disable`.
+#[derive(Args, Debug)]
+pub struct DisableArguments {
+    /// The module, such as request-policy.
+    pub module: String,
+    /// Only at this site.
+    #[arg(long)]
+    pub site: Option<String>,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: String,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `enable`.
+#[derive(Args, Debug)]
+pub struct EnableArguments {
+    /// The module.
+    pub module: String,
+    /// The site it was switched off at, if it was one.
+    #[arg(long)]
+    pub site: Option<String>,
     /// The running Rempart.
     #[command(flatten)]
     pub place: Place,

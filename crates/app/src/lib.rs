@@ -74,6 +74,8 @@ pub fn main() -> ExitCode {
         Some(Command::Confirm(arguments)) => confirm(&arguments, &terminal),
         Some(Command::Ban(arguments)) => signals::ban(&arguments, &terminal),
         Some(Command::Revert(arguments)) => signals::revert(&arguments, &terminal),
+        Some(Command::Disable(arguments)) => signals::disable(&arguments, &terminal),
+        Some(Command::Enable(arguments)) => signals::enable(&arguments, &terminal),
         Some(Command::Status(place)) => status(&place, &terminal),
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),

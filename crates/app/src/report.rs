@@ -3,7 +3,10 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use api::admin::{FeedStatus, GenerationSource, ProcessRole, ReloadOutcome, Status, UpgradeOutcome};
+use api::admin::{
+    BreakerStatus, FeedStatus, GenerationSource, ModuleStatus, ProcessRole, ReloadOutcome, Status,
+    UpgradeOutcome,
+};
 use api::certificates::{CertificateSource, CertificateStatus};
 use api::diagnostic::Diagnostic;
 use api::seal::KeyId;
@@ -180,6 +183,7 @@ impl Terminal {
                 ban.reason
             );
         }
+        text += &self.modules(&status.modules);
         text += &processes(status);
         for warning in &status.warnings {
             text += &format!("  {} {warning}\n", self.paint(self.colour, "33", "warning:"));
@@ -188,6 +192,37 @@ impl Terminal {
         if let Some(refusal) = &status.refused {
             self.refused(&format!("the configuration was refused at {}", refusal.at), &refusal.diagnostics);
         }
+    }
+
+    fn modules(&self, modules: &ModuleStatus) -> String {
+        let mut text = String::new();
+        for switch in &modules.switches {
+            let place = switch.site.as_deref().unwrap_or("every site");
+            let off = self.paint(self.colour, "33", "off");
+            text += &format!(
+                "  module   {} is {off} at {place} since {} by {}: {}\n",
+                switch.module,
+                moment(switch.since),
+                switch.by,
+                switch.reason
+            );
+        }
+        for breaker in &modules.breakers {
+            let BreakerStatus { module, site, open_seconds, probe_in_seconds, meanwhile, .. } = breaker;
+            let why = if breaker.hung { "a process hung in it" } else { "it fails" };
+            let over = self.paint(self.colour, "33", "passed over");
+            text += &format!(
+                "  module   {module} is {over} at {site} for {open_seconds} s because {why}, tried again in {probe_in_seconds} s; {meanwhile}\n"
+            );
+        }
+        for site in &modules.reverted {
+            let back = self.paint(self.colour, "33", "as in generation");
+            text += &format!(
+                "  site     {} is served {back} {}, because a module failed with: {}\n",
+                site.site, site.generation, site.settings
+            );
+        }
+        text
     }
 
     /// `rempart upgrade`.

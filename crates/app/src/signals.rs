@@ -1,4 +1,5 @@
-//! `rempart ban` and `rempart revert`: signals sealed with this machine's key, and handed to the supervisor.
+//! `rempart ban`, `revert` and `disable`: signals sealed with this machine's key, and handed to the supervisor. `rempart enable` is
+//! none, because it gives back what was taken.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use crate::builder::now;
-use crate::cli::{BanArguments, Place, RevertArguments};
+use crate::cli::{BanArguments, DisableArguments, EnableArguments, Place, RevertArguments};
 use crate::report::Terminal;
 use crate::{EXIT_OK, run, state};
 
@@ -30,6 +31,19 @@ pub fn revert(arguments: &RevertArguments, terminal: &Terminal) -> anyhow::Resul
     send(&arguments.place, signal, terminal)
 }
 
+/// Switches a module off.
+pub fn disable(arguments: &DisableArguments, terminal: &Terminal) -> anyhow::Result<u8> {
+    let DisableArguments { module, site, reason, place } = arguments;
+    let signal = Signal::Disable { module: module.clone(), site: site.clone(), reason: reason.clone() };
+    send(place, signal, terminal)
+}
+
+/// Switches a module on again.
+pub fn enable(arguments: &EnableArguments, terminal: &Terminal) -> anyhow::Result<u8> {
+    let EnableArguments { module, site, place } = arguments;
+    ask(place, &Request::Enable { module: module.clone(), site: site.clone() }, terminal)
+}
+
 fn send(place: &Place, signal: Signal, terminal: &Terminal) -> anyhow::Result<u8> {
     let (folder, _) = run::places(place, false);
     let path = state::machine_key_file(&folder);
@@ -38,7 +52,11 @@ fn send(place: &Place, signal: Signal, terminal: &Terminal) -> anyhow::Result<u8
     let key = SigningKey::parse(&key).with_context(|| format!("{} is damaged", path.display()))?;
     let id = getrandom::u64().context("this machine has no randomness")?;
     let sealed = signal::seal(signal, id, now(), &key)?;
-    match crate::ask(place, &Request::Signal { sealed }) {
+    ask(place, &Request::Signal { sealed }, terminal)
+}
+
+fn ask(place: &Place, request: &Request, terminal: &Terminal) -> anyhow::Result<u8> {
+    match crate::ask(place, request) {
         Err(error) => return Ok(crate::unreached(terminal, &error)),
         Ok(Answer::Signalled { message }) if terminal.json => {
             terminal.print_json(&json!({ "done": message }))

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use api::process::{TicketKey, WantedListener};
+use api::process::{Switch, TicketKey, WantedListener};
 use api::seal::{KEY_BYTES, SigningKey, hexadecimal};
 use serde::de::DeserializeOwned;
 
@@ -194,6 +194,25 @@ impl StateFolder {
     pub fn keep_listeners(&self, listeners: &[WantedListener]) -> io::Result<()> {
         let text = serde_json::to_vec(listeners)?;
         replace(&self.listeners_file(), |file| file.write_all(&text))
+    }
+
+    fn switches_file(&self) -> PathBuf {
+        self.path.join("switches.json")
+    }
+
+    /// What was switched off. Fails when that is known to somebody and cannot be read: none is not the same as not known.
+    pub fn switches(&self) -> io::Result<Vec<Switch>> {
+        match File::open(self.switches_file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+            Ok(file) => Ok(serde_json::from_reader(file.take(MAX_SMALL))?),
+        }
+    }
+
+    /// Keeps what is switched off.
+    pub fn keep_switches(&self, switches: &[Switch]) -> io::Result<()> {
+        let text = serde_json::to_vec(switches)?;
+        replace(&self.switches_file(), |file| file.write_all(&text))
     }
 
     fn tickets_file(&self) -> PathBuf {

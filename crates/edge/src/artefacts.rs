@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::diagnostic::{Diagnostic, Severity};
+use api::process::Switch;
 use api::roles::FeedSettings;
 use api::seal::Keyring;
 use arc_swap::ArcSwap;
@@ -47,6 +48,16 @@ impl Artefacts {
     pub fn table(&self, feed: &str) -> Option<TableInForce> {
         let found = self.in_force.load().get(feed).cloned()?;
         matches!(found.content.value, Value::Table(_)).then_some(TableInForce(found))
+    }
+
+    /// What artefacts switch off.
+    pub fn switches(&self) -> Vec<Switch> {
+        let in_force = self.in_force.load();
+        let each = in_force.values().filter_map(|artefact| match &artefact.content.value {
+            Value::Switches(switches) => Some(switches),
+            _ => None,
+        });
+        each.flatten().cloned().collect()
     }
 
     /// What is said of each.

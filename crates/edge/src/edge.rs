@@ -266,14 +266,16 @@ impl Edge {
         }
     }
 
-    /// Modules that threads hang in at the moment, and where.
+    /// Modules that threads hang in at the moment, and where. From now on no other thread asks them there.
     fn suspects(&self, current: &Generation) -> Vec<Suspect> {
         let found = lock(&self.lookout).look(&self.shared.running);
         let named = found.into_iter().filter_map(|(module, site)| {
             let site = current.modules.site_name(site)?.to_string();
             Some(Suspect { module: module.name().to_owned(), site, times: 1 })
         });
-        named.collect()
+        let named: Vec<_> = named.collect();
+        current.modules.suspect(&named);
+        named
     }
 
     /// Stops accepting, ends every connection within these limits, and ends the threads; blocks until that is done. The edge

@@ -33,7 +33,10 @@ impl EdgeProcess {
             (false, false) => Manner::Next,
         };
         match self.builder.loader.artefacts().load(feed, &bytes, manner, now()) {
-            Ok(()) => Reply::Done,
+            Ok(()) => {
+                self.renew_switches();
+                Reply::Done
+            }
             Err(diagnostics) => Reply::Refused { diagnostics },
         }
     }

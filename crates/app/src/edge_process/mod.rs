@@ -7,6 +7,7 @@ mod artefacts;
 mod describe;
 mod difference;
 mod expiry;
+mod modules;
 mod orphan;
 mod roles;
 mod status;
@@ -24,7 +25,7 @@ use api::admin::GenerationSource;
 use api::diagnostic::{Diagnostic, Severity};
 use api::process::{
     Activate, DrainLimits, ListenerOrder, Load, LoadFrom, Loaded, MetricsOrder, Order, Reply, Supervision,
-    Task, TicketKey, Word,
+    Switch, Task, TicketKey, Word,
 };
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
@@ -61,6 +62,7 @@ pub struct Settings {
 /// Runs until ordered to end.
 pub fn run(settings: &Settings, stream: UnixStream) -> anyhow::Result<u8> {
     let instance = format!("{:016x}", getrandom::u64().context("this machine has no randomness")?);
+    edge::modules::diagnostics::install_panic_hook();
     let process = Arc::new(EdgeProcess::new(settings, instance)?);
     let channel = Arc::new(Channel::new(stream)?);
     channel.send(&process.hello(), &[])?;
@@ -68,6 +70,7 @@ pub fn run(settings: &Settings, stream: UnixStream) -> anyhow::Result<u8> {
     give_signs_of_life(process.clone())?;
     end_on_signal(process.clone())?;
     expiry::watch(process.clone())?;
+    modules::tell(process.clone())?;
     let mut channel = Some(channel);
     while let Some(current) = channel.take() {
         match process.obey(&current) {
@@ -106,6 +109,8 @@ struct EdgeProcess {
     event_socket: PathBuf,
     seed: u64,
     parts: Mutex<Parts>,
+    /// What the supervisor has switched off.
+    ordered: Mutex<Vec<Switch>>,
     /// What signs of life are made of; never locked for longer than it takes to copy them.
     living: Mutex<Living>,
 }
@@ -150,6 +155,7 @@ impl EdgeProcess {
             event_socket: state::events(&settings.state),
             seed: getrandom::u64().context("this machine has no randomness")?,
             parts: Mutex::default(),
+            ordered: Mutex::default(),
             living: Mutex::default(),
         })
     }
@@ -233,6 +239,7 @@ impl EdgeProcess {
             }
             Task::Withdraw { name } => {
                 self.builder.loader.artefacts().withdraw(&name);
+                self.renew_switches();
                 Reply::Done
             }
             Task::Hold => {
@@ -243,8 +250,9 @@ impl EdgeProcess {
                 self.tell_metrics(&supervision);
                 Reply::Done
             }
-            Task::Switches { .. } => {
-                refused("no-modules", "there is nothing yet that can be switched".to_owned())
+            Task::Switches { switches } => {
+                self.order_switches(switches);
+                Reply::Done
             }
             Task::Keep { .. }
             | Task::Certificate { .. }
@@ -386,10 +394,14 @@ impl EdgeProcess {
         };
         let (generation, places) = (ready.generation.clone(), ready.places.clone());
         drop(parts);
+        let before = self.builder.loader.modules().failures();
         let rehearsed = edge::deferred::run(&generation, &self.metrics)
             .and_then(|()| edge::rehearsal::rehearse(&edge, &generation).map(drop));
         match rehearsed {
-            Ok(()) => Reply::Done,
+            Ok(()) => match self.failed_since(&before) {
+                found if found.is_empty() => Reply::Done,
+                diagnostics => Reply::Refused { diagnostics },
+            },
             Err(found) => Reply::Refused {
                 diagnostics: found.iter().map(|error| diagnose(error, Severity::Error, &places)).collect(),
             },
@@ -431,6 +443,7 @@ impl EdgeProcess {
         if let Reply::Refused { diagnostics } = self.set_challenges(&order.challenges) {
             tracing::warn!(?diagnostics, "pending challenges were not taken over");
         }
+        self.suspect(&order.suspects);
         let fresh = parts.pending.take();
         edge.activate(fresh.as_ref().map(|ready| ready.generation.clone()), sets);
         if let Some(ready) = fresh {
@@ -458,6 +471,7 @@ impl EdgeProcess {
         if let Some(events) = &parts.events {
             events.enable(generation.snapshot.analytics.is_some());
         }
+        self.builder.loader.came_into_force(generation);
         self.health.activate(generation.number);
         self.metrics.set_generation(generation.number, generation.snapshot.id);
         self.metrics.reload_finished(true, now());

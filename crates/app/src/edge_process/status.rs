@@ -36,7 +36,8 @@ impl EdgeProcess {
         let (requests, connections) = (totals.requests, totals.connections);
         let held = self.builder.loader.artefacts().manifests();
         let artefacts = held.into_iter().map(|manifest| (manifest.name, manifest.content)).collect();
-        EdgeStatus { warnings, metrics, sites, certificates, requests, connections, artefacts }
+        let modules = self.module_status();
+        EdgeStatus { warnings, metrics, sites, certificates, requests, connections, modules, artefacts }
     }
 }
 

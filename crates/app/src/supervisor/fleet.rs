@@ -10,7 +10,8 @@ use api::admin::{GenerationSource, ProcessRole, Refusal};
 use api::certificates::Challenge;
 use api::diagnostic::Diagnostic;
 use api::process::{
-    Activate, Ban, Load, LoadFrom, Loaded, MetricsOrder, SetAside, Supervision, Task, TicketKey,
+    Activate, Ban, Load, LoadFrom, Loaded, MetricsOrder, SetAside, Supervision, Suspect, Switch, Task,
+    TicketKey,
 };
 use base::time::Timestamp;
 use rustix::process::Pid;
@@ -27,6 +28,8 @@ pub const SMALL: Duration = Duration::from_secs(2);
 /// Crashes of a generation within `CRASH_WINDOW` after which it is given up.
 const MAX_CRASHES: usize = 3;
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
+/// Modules at sites that edges hung in, which are remembered.
+const MAX_SUSPECTS: usize = 64;
 /// Given-up generations that are remembered.
 const MAX_GIVEN_UP: usize = 64;
 
@@ -96,6 +99,10 @@ pub struct Fleet {
     pub artefacts: Artefacts,
     /// Who is banned.
     pub bans: Vec<Ban>,
+    /// Modules that are switched off.
+    pub switches: Vec<Switch>,
+    /// Modules that edges hung in, and how often.
+    pub suspects: Vec<Suspect>,
     /// Their sockets.
     pub sockets: Sockets,
     /// The generation in force.
@@ -140,6 +147,8 @@ impl Fleet {
             roles: Vec::new(),
             artefacts: Artefacts::default(),
             bans: Vec::new(),
+            switches: Vec::new(),
+            suspects: Vec::new(),
             sockets,
             force,
             unconfirmed: None,
@@ -166,6 +175,7 @@ impl Fleet {
             metrics: if metrics.is_some() { MetricsOrder::Serve } else { MetricsOrder::End },
             set_aside: self.set_aside.clone(),
             challenges: self.challenges.clone(),
+            suspects: self.suspects.clone(),
         };
         child.ask(Task::Activate(order), &descriptors, TAKE_OVER)?;
         child.tell(Task::Supervision(self.supervision.clone()));
@@ -186,7 +196,9 @@ impl Fleet {
             if metrics == MetricsOrder::Serve { self.sockets.metrics() } else { None };
         descriptors.extend(socket);
         let (set_aside, challenges) = (self.set_aside.clone(), self.challenges.clone());
-        let order = Activate { listeners, metrics, set_aside, challenges };
+        // Whoever serves already has told of them, or was told.
+        let suspects = if holds { Vec::new() } else { self.suspects.clone() };
+        let order = Activate { listeners, metrics, set_aside, challenges, suspects };
         child.ask(Task::Activate(order), &descriptors, TAKE_OVER)?;
         Ok(())
     }
@@ -237,6 +249,18 @@ impl Fleet {
             return false;
         }
         self.crashes.len() >= MAX_CRASHES
+    }
+
+    /// Remembers which modules an edge hung in, so that those after it do not ask them at first.
+    pub fn remember_suspects(&mut self, suspects: Vec<Suspect>) {
+        for suspect in suspects {
+            let same = |other: &&mut Suspect| other.module == suspect.module && other.site == suspect.site;
+            if let Some(known) = self.suspects.iter_mut().find(same) {
+                known.times = known.times.saturating_add(1);
+            } else if self.suspects.len() < MAX_SUSPECTS {
+                self.suspects.push(suspect);
+            }
+        }
     }
 
     /// Remembers that a generation is not to be tried again.

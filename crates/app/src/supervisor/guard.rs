@@ -175,12 +175,16 @@ fn replace(
         }
         other => {
             fleet.supervision.hangs += 1;
+            let suspects = old.beat().suspects;
             let what = match other {
                 Condition::Stopped => "it was stopped",
                 Condition::Stuck => "one of its threads does not move on",
                 _ => "it gives no sign of life",
             };
-            what.to_owned()
+            let modules = suspects.iter().map(|found| format!(" in {} at {}", found.module, found.site));
+            let modules = modules.collect::<Vec<_>>().join(",");
+            fleet.remember_suspects(suspects);
+            format!("{what}{modules}")
         }
     };
     tracing::error!(pid = old.pid, "the edge is replaced: {reason}");

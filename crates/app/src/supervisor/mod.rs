@@ -17,6 +17,7 @@ mod signals;
 mod sockets;
 mod start;
 mod status;
+mod switches;
 mod taste;
 mod tickets;
 mod upgrade;
@@ -176,7 +177,7 @@ impl Supervisor {
         };
         let number = load.number;
         let child = self.start_child(&tickets)?;
-        self.tell_bans(&child);
+        self.tell_restrictions(&child);
         let loaded = child.ask(Task::Load(load), &[package.as_fd()], LOAD).and_then(|_| {
             let mut given = artefacts.iter();
             given.try_for_each(|given| child.ask(given.order(), &[given.package.as_fd()], LOAD).map(drop))

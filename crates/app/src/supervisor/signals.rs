@@ -8,7 +8,6 @@ use api::signal::{self, Opened, Signal, SignalError};
 use base::happening::{Component, Happening, Severity, What};
 
 use super::Supervisor;
-use super::child::Child;
 use super::fleet::SMALL;
 use crate::builder::now;
 
@@ -64,6 +63,9 @@ impl Supervisor {
                     Err(("no-edge", "no edge could be told".to_owned()))
                 }
             }
+            Signal::Disable { module, site, reason } => self
+                .switch_off(module, site.as_deref(), reason, by)
+                .map_err(|message| ("not-switched", message)),
             other => Err((
                 "no-consumer",
                 format!("there is nothing here yet that a {} signal is for", other.kind()),
@@ -86,14 +88,6 @@ impl Supervisor {
         // Who does not answer is replaced, and its successor told before it serves.
         active.iter().for_each(|edge| drop(edge.ask(Task::Bans { bans: bans.clone() }, &[], TELL)));
         Ok(())
-    }
-
-    /// Tells an edge that is about to serve who is banned.
-    pub fn tell_bans(&self, child: &Child) {
-        let bans = self.fleet().bans.clone();
-        if !bans.is_empty() {
-            child.tell(Task::Bans { bans });
-        }
     }
 
     /// Puts the newest generation in force that has served for its whole bake and is not the present one.

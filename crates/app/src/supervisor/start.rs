@@ -73,7 +73,12 @@ pub fn start(
     let First { child, loaded, package, source, refused } = first;
     let highest = state.highest().max(loaded.number);
     let force = Force::now(loaded, source, package);
+    let switches = state.switches().unwrap_or_else(|error| {
+        tracing::error!(%error, "what was switched off cannot be read: switch it off again");
+        Vec::new()
+    });
     let fleet = Fleet {
+        switches,
         highest,
         refused,
         supervision: seen,
@@ -95,6 +100,7 @@ pub fn start(
         fleet: Mutex::new(fleet),
         events,
     };
+    supervisor.tell_restrictions(&child);
     // An adopted edge has them; loading them again tells which, and changes nothing.
     let child = furnish_at_start(&supervisor, child)?;
     supervisor.fleet().active = Some(child.clone());

@@ -26,11 +26,16 @@ impl Supervisor {
         if fleet.refused.is_none() {
             warnings.extend(self.warning_about_file(&fleet.force.loaded.text_hash));
         }
-        let EdgeStatus { warnings: own, metrics, sites, requests, connections, artefacts, .. } = match edge {
+        let EdgeStatus {
+            warnings: own, metrics, sites, requests, connections, mut modules, artefacts, ..
+        } = match edge {
             Ok(edge) => edge,
             Err(problem) => EdgeStatus { warnings: vec![problem], ..EdgeStatus::default() },
         };
         warnings.extend(own);
+        if modules.switches.is_empty() {
+            modules.switches.clone_from(&fleet.switches);
+        }
         let listeners = fleet.sockets.in_force().iter().map(|listener| ListenerStatus {
             configured: listener.configured.to_string(),
             address: listener.address.to_string(),
@@ -60,10 +65,11 @@ impl Supervisor {
             baking: fleet.force.bake.is_some(),
             artefacts: fleet.artefacts.status(&artefacts),
             bans: fleet.bans.iter().filter(|ban| ban.until > now()).cloned().collect(),
+            modules,
         }
     }
 
-    fn edge_status(&self) -> Result<EdgeStatus, String> {
+    pub fn edge_status(&self) -> Result<EdgeStatus, String> {
         let active = self.fleet().active.clone();
         let Some(active) = active else {
             return Err("no edge runs at the moment; one is being started".to_owned());

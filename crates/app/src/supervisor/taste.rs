@@ -87,7 +87,7 @@ pub fn taste(
         trial.ask(task, Some(&given.package), &format!("loading the data of {}", feed.name))?;
     }
     if let Some(supervisor) = supervisor {
-        supervisor.tell_bans(&trial.child);
+        supervisor.tell_restrictions(&trial.child);
     }
     #[cfg(feature = "faults")]
     if edge::fault::without("taster") {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use api::diagnostic::Diagnostic;
 use api::process::Switch;
+use base::module::Module;
 use base::time::Timestamp;
 
 use super::{Class, Content, Kind, OnFailure, Value, error};
@@ -47,6 +48,12 @@ impl Kind for KillSwitches {
                     message,
                     "name the module, and the site or null for every one",
                 )]);
+            }
+            // A switch that switches nothing off would be noticed in the middle of an incident.
+            if Module::by_name(&switch.module).is_none() {
+                let message = format!("there is no module {:?}", switch.module);
+                let names: Vec<_> = Module::ALL.iter().map(|module| module.name()).collect();
+                return Err(vec![error("unknown-module", message, &format!("one of {}", names.join(", ")))]);
             }
             let key = format!("{} at {}", switch.module, switch.site.as_deref().unwrap_or("every site"));
             if !keys.insert(key.clone()) {

@@ -155,7 +155,8 @@ fn an_incident_may_end_at_once() {
         kind.read(text.as_bytes(), NOW).unwrap().classes
     };
     for after in [&[][..], &["waf"]] {
-        let found = over_budget(&difference(&switches(&["waf", "bots", "cache", "rate"]), &switches(after)));
+        let found =
+            over_budget(&difference(&switches(&["waf", "ddos", "cache", "rate-limit"]), &switches(after)));
         assert_eq!(found, [], "to {after:?}");
     }
 }
@@ -273,6 +274,7 @@ fn switches_name_modules_and_blanks_are_not_all() {
     for (text, expected) in [
         (format!("[{switch},{switch}]"), "duplicate-keys"),
         (switch.replace("null", "\"\"").replace("{\"m", "[{\"m") + "]", "blank"),
+        (switch.replace("waf", "wfa").replace("{\"m", "[{\"m") + "]", "unknown-module"),
         ("{}".to_owned(), "not-json"),
     ] {
         assert_eq!(kind.read(text.as_bytes(), NOW).unwrap_err()[0].code, expected, "{text}");
