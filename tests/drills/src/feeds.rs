@@ -181,7 +181,8 @@ impl Feed {
         self.status(cluster).map(|status| status.refusals).unwrap_or_default()
     }
 
-    fn put(&self, cluster: &Cluster, package: &[u8]) -> Result<(), DrillError> {
+    /// Puts a package where its source is.
+    pub fn put(&self, cluster: &Cluster, package: &[u8]) -> Result<(), DrillError> {
         let source = self.source(cluster);
         let new = source.with_extension("new");
         fs::write(&new, package)

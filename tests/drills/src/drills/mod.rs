@@ -1,6 +1,7 @@
 //! The drills, one file each. A new one is a file here and a line in `ALL`.
 
 mod d01_feature_file_doubles;
+mod d02_module_panic;
 mod d09_control_plane_lost;
 mod d14_delayed_crash;
 mod d15_null_policy;
@@ -18,6 +19,7 @@ use crate::{Drill, DrillError};
 /// Every drill, by number.
 pub const ALL: &[&Drill] = &[
     &d01_feature_file_doubles::DRILL,
+    &d02_module_panic::DRILL,
     &d09_control_plane_lost::DRILL,
     &d14_delayed_crash::DRILL,
     &d15_null_policy::DRILL,
