@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base::happening::{Component, Happening, Severity, What};
 
-use crate::builder::now;
+use crate::builder::{now, rfc3339};
 
 /// Happenings kept; what is older than these is in the processes' log only.
 const KEPT: usize = 1024;
@@ -21,6 +21,24 @@ struct Kept {
     happenings: VecDeque<Happening>,
 }
 
+impl Kept {
+    /// Who brought about what a site went back from, and when: an edge knows the generation only.
+    fn with_author(&self, mut happening: Happening) -> Happening {
+        if happening.what != What::SiteReverted || happening.by.is_some() {
+            return happening;
+        }
+        let activated = self.happenings.iter().rev().find(|earlier| {
+            earlier.what == What::GenerationActivated && earlier.generation == happening.generation
+        });
+        if let Some((activated, by)) = activated.and_then(|it| Some((it, it.by.as_deref()?))) {
+            let at = rfc3339(activated.at);
+            happening.message += &format!("; in force since {at} by {by}");
+            happening = happening.done_by(by);
+        }
+        happening
+    }
+}
+
 impl Journal {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -29,6 +47,7 @@ impl Journal {
     /// Takes one in; the oldest goes when there is no room.
     pub fn tell(&self, happening: Happening) {
         let mut kept = self.lock();
+        let happening = kept.with_author(happening);
         if kept.happenings.len() == KEPT {
             kept.happenings.pop_front();
         }
@@ -54,6 +73,8 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use base::time::Timestamp;
+
     use super::*;
 
     #[test]
@@ -74,5 +95,24 @@ mod tests {
         (0..KEPT).for_each(|number| tell(&number.to_string()));
         let (taken, next) = journal.since(next, 2);
         assert_eq!((causes(&taken), next), (vec!["0".to_owned(), "1".to_owned()], 5));
+    }
+
+    #[test]
+    fn a_site_that_went_back_is_told_with_who_changed_it() {
+        let journal = Journal::default();
+        let happening = |what, component| {
+            Happening::new(Timestamp(0), what, Severity::Warning, component, "panicked", "told".to_owned())
+        };
+        let activated =
+            |number| happening(What::GenerationActivated, Component::Configuration).with_generation(number);
+        journal.tell(activated(4).done_by("ada"));
+        journal.tell(activated(5).done_by("root"));
+        for number in [4, 6] {
+            journal.tell(happening(What::SiteReverted, Component::Modules).with_generation(number));
+        }
+        let (taken, _) = journal.since(2, 2);
+        assert_eq!(taken[0].by.as_deref(), Some("ada"));
+        assert_eq!(taken[0].message, "told; in force since 1970-01-01T00:00:00Z by ada");
+        assert_eq!((&taken[1].by, &*taken[1].message), (&None, "told"));
     }
 }
