@@ -22,20 +22,15 @@ struct Kept {
 }
 
 impl Kept {
-    /// Who brought about what a site went back from, and when: an edge knows the generation only.
-    fn with_author(&self, mut happening: Happening) -> Happening {
-        if happening.what != What::SiteReverted || happening.by.is_some() {
-            return happening;
-        }
-        let activated = self.happenings.iter().rev().find(|earlier| {
-            earlier.what == What::GenerationActivated && earlier.generation == happening.generation
-        });
-        if let Some((activated, by)) = activated.and_then(|it| Some((it, it.by.as_deref()?))) {
-            let at = rfc3339(activated.at);
-            happening.message += &format!("; in force since {at} by {by}");
-            happening = happening.done_by(by);
-        }
-        happening
+    /// An edge knows which generation has a setting that is not good, not who brought it and when.
+    fn name_author(&self, happening: &mut Happening) {
+        let brought = |one: &&Happening| {
+            one.what == What::GenerationActivated && one.generation == happening.generation
+        };
+        let Some(activated) = self.happenings.iter().rev().find(brought) else { return };
+        let by = activated.by.as_deref().unwrap_or("somebody");
+        happening.message += &format!("; brought by {by} at {}", rfc3339(activated.at));
+        happening.by.clone_from(&activated.by);
     }
 }
 
@@ -45,9 +40,11 @@ impl Journal {
     }
 
     /// Takes one in; the oldest goes when there is no room.
-    pub fn tell(&self, happening: Happening) {
+    pub fn tell(&self, mut happening: Happening) {
         let mut kept = self.lock();
-        let happening = kept.with_author(happening);
+        if happening.what == What::SiteReverted && happening.by.is_none() {
+            kept.name_author(&mut happening);
+        }
         if kept.happenings.len() == KEPT {
             kept.happenings.pop_front();
         }
@@ -78,6 +75,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_site_that_went_back_is_told_with_who_brought_what_it_went_back_from() {
+        let journal = Journal::default();
+        let told = |what, generation| {
+            let happening = Happening::new(
+                Timestamp::from_unix(std::time::Duration::from_secs(86_400)),
+                what,
+                Severity::Info,
+                Component::Modules,
+                "x",
+                "text".into(),
+            );
+            happening.with_generation(generation)
+        };
+        journal.tell(told(What::GenerationActivated, 2).done_by("user 7"));
+        journal.tell(told(What::GenerationActivated, 3).done_by("root"));
+        journal.tell(told(What::SiteReverted, 2));
+        journal.tell(told(What::SiteReverted, 4));
+        let (taken, _) = journal.since(2, 10);
+        assert_eq!(taken[0].by.as_deref(), Some("user 7"));
+        assert_eq!(taken[0].message, "text; brought by user 7 at 1970-01-02T00:00:00Z");
+        assert_eq!((taken[1].by.as_deref(), taken[1].message.as_str()), (None, "text"));
+    }
+
+    #[test]
     fn everybody_reads_on_from_where_they_were() {
         let journal = Journal::default();
         let tell = |cause: &str| {
@@ -95,24 +116,5 @@ mod tests {
         (0..KEPT).for_each(|number| tell(&number.to_string()));
         let (taken, next) = journal.since(next, 2);
         assert_eq!((causes(&taken), next), (vec!["0".to_owned(), "1".to_owned()], 5));
-    }
-
-    #[test]
-    fn a_site_that_went_back_is_told_with_who_changed_it() {
-        let journal = Journal::default();
-        let happening = |what, component| {
-            Happening::new(Timestamp(0), what, Severity::Warning, component, "panicked", "told".to_owned())
-        };
-        let activated =
-            |number| happening(What::GenerationActivated, Component::Configuration).with_generation(number);
-        journal.tell(activated(4).done_by("ada"));
-        journal.tell(activated(5).done_by("root"));
-        for number in [4, 6] {
-            journal.tell(happening(What::SiteReverted, Component::Modules).with_generation(number));
-        }
-        let (taken, _) = journal.since(2, 2);
-        assert_eq!(taken[0].by.as_deref(), Some("ada"));
-        assert_eq!(taken[0].message, "told; in force since 1970-01-01T00:00:00Z by ada");
-        assert_eq!((&taken[1].by, &*taken[1].message), (&None, "told"));
     }
 }

@@ -15,6 +15,8 @@ use crate::generation::SiteRuntime;
 
 /// For so long after a generation was loaded a failing module is put down to what it changed.
 pub const WINDOW: Duration = Duration::from_secs(600);
+/// Why a module is passed over that did not come back.
+pub(super) const HUNG: &str = "hung";
 /// Settings named in a message.
 const MAX_NAMED: usize = 8;
 
@@ -50,8 +52,12 @@ fn changed_modules(before: &Site, now: &Site) -> u32 {
 }
 
 pub(super) fn passed_over(module: Module, site: &SiteModules, reason: &str, at: Timestamp) -> Happening {
+    let failed = match reason {
+        HUNG => "did not come back from a request".to_owned(),
+        other => format!("failed again and again ({other})"),
+    };
     let message = format!(
-        "{module} failed again and again ({reason}) and is passed over at {} for now: {}",
+        "{module} {failed} and is passed over at {} for now: {}",
         site.name,
         module.failure_policy().describe()
     );

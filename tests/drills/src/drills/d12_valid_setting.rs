@@ -99,11 +99,12 @@ fn goes_back(stage: &mut Stage, before: u64, number: u64) {
             && author.is_some()
             && one.by == author
             && one.message.contains(WORD)
-            && one.message.contains("in force since")
+            && one.message.contains("brought by")
     });
+    let is_told = first.is_some();
     let measured = first.map_or_else(|| "nothing was told".to_owned(), |one| one.message);
     stage.expect("author", "The setting is named, with its author and time", "all three", measured, right);
-    stage.within("named", "That is known", NAMED, Some(named));
+    stage.within("named", "That is known", NAMED, is_told.then_some(named));
 }
 
 /// Somebody else changes something else: the setting stays out.
@@ -143,7 +144,7 @@ fn taken_away(stage: &mut Stage, good: &str) -> Result<(), DrillError> {
         "mended",
         "Sites that are served otherwise than configured",
         "0",
-        counted(&sites, "sites"),
+        counted(&sites, "served otherwise"),
         right,
     );
     Ok(())
