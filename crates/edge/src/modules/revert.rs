@@ -9,6 +9,7 @@ use base::time::Timestamp;
 use snapshot::generation::Site;
 use snapshot::outline;
 
+use super::diagnostics;
 use super::state::SiteModules;
 use crate::generation::SiteRuntime;
 
@@ -60,13 +61,13 @@ pub(super) fn passed_over(module: Module, site: &SiteModules, reason: &str, at: 
         site.name,
         module.failure_policy().describe()
     );
-    tracing::error!(module = module.name(), site = &*site.name, "{message}");
+    report(module, site, Severity::Warning, &message);
     happening(What::BreakerOpened, Severity::Warning, reason, message, module, site, at)
 }
 
 pub(super) fn works_again(module: Module, site: &SiteModules, at: Timestamp) -> Happening {
     let message = format!("{module} works again at {}", site.name);
-    tracing::info!(module = module.name(), site = &*site.name, "{message}");
+    report(module, site, Severity::Info, &message);
     happening(What::BreakerClosed, Severity::Info, "works-again", message, module, site, at)
 }
 
@@ -82,9 +83,19 @@ pub(super) fn reverted(
         "{} is served as in generation {} again, because {module} failed ({reason}) with what generation {generation} changed: {}",
         site.name, earlier.number, earlier.settings
     );
-    tracing::error!(module = module.name(), site = &*site.name, "{message}");
+    report(module, site, Severity::Warning, &message);
     happening(What::SiteReverted, Severity::Warning, reason, message, module, site, at)
         .with_generation(generation)
+}
+
+/// Into the program's log, within the budget: a module may fail at thousands of sites in the same second.
+fn report(module: Module, site: &SiteModules, severity: Severity, message: &str) {
+    let Some(left_out) = diagnostics::admit() else { return };
+    let (module, site) = (module.name(), &*site.name);
+    match severity {
+        Severity::Info => tracing::info!(module, site, left_out, "{message}"),
+        Severity::Warning | Severity::Critical => tracing::error!(module, site, left_out, "{message}"),
+    }
 }
 
 fn happening(
