@@ -111,6 +111,9 @@ pub struct WatchedSite {
     pub path: String,
     /// Listeners of this machine it is asked at, as bound, and whether each speaks TLS.
     pub at: Vec<(SocketAddr, bool)>,
+    /// It asks visitors for certificates, which probes have none of: being turned away is an answer.
+    #[serde(default)]
+    pub asks_for_certificates: bool,
 }
 
 /// Somebody who is told, and how.
