@@ -86,6 +86,9 @@ pub struct WatchSettings {
     /// Where the status page is served; `None` is nowhere.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
+    /// Where visitors find the status page; `None` is `http://` and `listen`.
+    #[serde(default)]
+    pub url: Option<String>,
     /// Title of the status page.
     #[serde(default)]
     pub title: String,

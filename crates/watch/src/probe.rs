@@ -74,6 +74,13 @@ impl Patience {
         told.push(failed.of_site(site));
         told
     }
+    /// Whether the next outcome may turn it: then it is asked again before long.
+    pub fn is_unsettled(&self) -> bool {
+        match &self.failing {
+            None => self.failures > 0,
+            Some(failing) => self.successes > 0 || self.cause.is_some_and(|cause| cause != failing),
+        }
+    }
 }
 
 #[cfg(test)]
