@@ -101,6 +101,9 @@ pub struct WatchSettings {
     /// Who is told.
     #[serde(default)]
     pub channels: Vec<NotifyChannel>,
+    /// Everything else in here is nothing: what was said before stays, because no configuration can be used.
+    #[serde(default)]
+    pub as_before: bool,
 }
 
 /// A site as visitors reach it.
@@ -169,6 +172,17 @@ pub enum SmtpSecurity {
     StartTls,
     /// None; on the loopback interface only.
     None,
+}
+
+impl SmtpSecurity {
+    /// As in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::StartTls => "starttls",
+            Self::None => "none",
+        }
+    }
 }
 
 /// Where a secret lies. It is read when it is needed, so that it is in no configuration and in no message.

@@ -144,8 +144,11 @@ impl Watch {
                         return Ok(());
                     }
                     Some(Command::Settings(settings, answer)) => {
-                        let kept = self.place.keep(&settings);
-                        self.set(settings);
+                        let mut kept = Ok(());
+                        if !settings.as_before {
+                            kept = self.place.keep(&settings);
+                            self.set(settings);
+                        }
                         self.core.borrow_mut().supervised(true);
                         let kept = kept.map_err(|error| format!("the settings could not be kept: {error}"));
                         drop(answer.send(kept));
