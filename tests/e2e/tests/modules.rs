@@ -203,7 +203,11 @@ fn a_site_whose_new_setting_meets_a_fault_goes_back_alone() {
         client::Client::plain(rempart.plain()).unwrap().exchange(request).unwrap().status
     };
     assert_eq!((put("one.test"), put("two.test")), (405, 200));
-    // The next change ends it.
+    // A change of another site leaves it there.
+    let outcome = rempart.configure(&config(&origin, [planted, ""]));
+    assert!(outcome.active && outcome.changed, "{outcome:?}");
+    assert_eq!((put("one.test"), rempart.status().modules.reverted.len()), (405, 1));
+    // A change of its own ends it.
     let outcome = rempart.configure(&config(&origin, ["[site.policy]\nmethods = [\"PUT\"]", ""]));
     assert!(outcome.active, "{outcome:?}");
     assert_eq!((put("one.test"), rempart.status().modules.reverted.len()), (200, 0));
