@@ -27,6 +27,7 @@ pub struct Feed {
     pub every: Period,
     /// Public keys whose signatures count, 64 hexadecimal digits each (`rempart feed keygen` makes a pair); at least one. More than
     /// one are good at a time, so that they can be changed.
+    #[schemars(extend("examples" = [["8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"]]))]
     #[schemars(length(min = 1, max = 32))]
     pub keys: Vec<String>,
     /// Largest number of entries. Left out, what the kind allows: 100,000 for a table. A package with more is refused.
