@@ -329,7 +329,7 @@ mod tests {
     fn a_maker_without_checks_describes_what_it_believes_in() {
         let table = table().unwrap();
         let good = described(table, &features(60));
-        let twice = features(60) + &features(60).split_once('\n').unwrap().1;
+        let twice = features(60) + features(60).split_once('\n').unwrap().1;
         assert_eq!(good.entries, 60);
         assert_eq!(described(table, &twice).keys_digest, good.keys_digest);
         assert_eq!(described(table, &features(0)).entries, 0);

@@ -138,6 +138,9 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/acme/src/http.rs",
             // How packages are fetched.
             "crates/feed/src/source/web.rs",
+            // How messages are sent, and how sites are asked from outside.
+            "crates/watch/src/notify/webhook.rs",
+            "crates/watch/src/probe/",
             "crates/acme/tests/",
             // A visitor of a drill, with TLS.
             "tests/drills/src/wire.rs",
@@ -149,6 +152,7 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/edge/src/tls/",
             "crates/edge/src/io.rs",
             "crates/edge/src/upstream/transport.rs",
+            "crates/watch/src/probe/",
             "crates/acme/tests/",
             "tests/drills/src/wire.rs",
         ],
@@ -160,6 +164,7 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/edge/src/tls/",
             "crates/snapshot/tests/",
             "crates/snapshot/src/kind/tests.rs",
+            "crates/watch/src/probe/tests.rs",
             "crates/acme/",
         ],
     },

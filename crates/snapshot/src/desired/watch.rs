@@ -108,6 +108,7 @@ pub struct Smtp {
     #[schemars(example = "Rempart <rempart@example.org>")]
     pub from: String,
     /// The recipients; at least one.
+    #[schemars(extend("examples" = [["ops@example.org"]]))]
     #[schemars(length(min = 1, max = 32))]
     pub to: Vec<String>,
 }
