@@ -86,6 +86,9 @@ pub struct WatchSettings {
     /// Where the status page is served; `None` is nowhere.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
+    /// Where visitors find the status page; `None` is `http://` and `listen`.
+    #[serde(default)]
+    pub url: Option<String>,
     /// Title of the status page.
     #[serde(default)]
     pub title: String,
@@ -98,6 +101,9 @@ pub struct WatchSettings {
     /// Who is told.
     #[serde(default)]
     pub channels: Vec<NotifyChannel>,
+    /// Everything else in here is nothing: what was said before stays, because no configuration can be used.
+    #[serde(default)]
+    pub as_before: bool,
 }
 
 /// A site as visitors reach it.
@@ -111,6 +117,9 @@ pub struct WatchedSite {
     pub path: String,
     /// Listeners of this machine it is asked at, as bound, and whether each speaks TLS.
     pub at: Vec<(SocketAddr, bool)>,
+    /// It asks visitors for certificates, which probes have none of: being turned away is an answer.
+    #[serde(default)]
+    pub asks_for_certificates: bool,
 }
 
 /// Somebody who is told, and how.
@@ -163,6 +172,17 @@ pub enum SmtpSecurity {
     StartTls,
     /// None; on the loopback interface only.
     None,
+}
+
+impl SmtpSecurity {
+    /// As in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::StartTls => "starttls",
+            Self::None => "none",
+        }
+    }
 }
 
 /// Where a secret lies. It is read when it is needed, so that it is in no configuration and in no message.

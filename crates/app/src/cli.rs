@@ -73,6 +73,10 @@ pub enum Command {
     Events(crate::events::EventsArguments),
     /// Watch requests, failures, anomalies and changes live.
     Top(crate::top::TopArguments),
+    /// List what does not work, or did not for a while, with its cause and the changes before it.
+    Incidents(crate::watch::IncidentsArguments),
+    /// Try the ways in which incidents are told.
+    Watch(crate::watch::WatchArguments),
     /// Re-enact famous outages against a Rempart of its own, and say what held.
     Drill(DrillArguments),
     /// Print a completion script for a shell.
@@ -329,6 +333,8 @@ pub enum Role {
     Analytics,
     /// Looks for new data files.
     Feeder,
+    /// Asks the sites from outside, and tells of incidents.
+    Watch,
     /// The demo site.
     DemoSite,
     /// Ends what a drill has started when the drill is over, however it ended.

@@ -22,6 +22,7 @@ mod sources;
 mod state;
 mod supervisor;
 mod top;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -82,6 +83,8 @@ pub fn main() -> ExitCode {
         Some(Command::Feed(arguments)) => feeds::run(arguments, &terminal),
         Some(Command::Events(arguments)) => events::events(&arguments, &terminal),
         Some(Command::Top(arguments)) => top::top(&arguments, &terminal),
+        Some(Command::Incidents(arguments)) => watch::incidents(&arguments, &terminal),
+        Some(Command::Watch(arguments)) => watch::watch(&arguments, &terminal),
         Some(Command::Drill(arguments)) => drill::drill(&arguments, &terminal),
         Some(Command::Child(arguments)) => run::run_child(&arguments),
         Some(Command::Completions { shell }) => {

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::cli::{ChildArguments, DemoArguments, Place, Role, RunArguments};
 use crate::report::Terminal;
 use crate::supervisor::{self, End, Launch, Origin, Settings, StartError, TasteLimits, own_program};
-use crate::{EXIT_OK, EXIT_REFUSED, admin, analytics, demo, edge_process, feeder, keeper, state};
+use crate::{EXIT_OK, EXIT_REFUSED, admin, analytics, demo, edge_process, feeder, keeper, state, watch};
 
 /// Where the demo listens unless told otherwise, or unless these are taken.
 const DEMO_LISTEN: [&str; 2] = ["http://127.0.0.1:8080", "https://127.0.0.1:8443"];
@@ -137,6 +137,7 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
         // Names have 15 characters.
         Role::Analytics => c"rempart-analyst",
         Role::Feeder => c"rempart-feeder",
+        Role::Watch => c"rempart-watch",
         Role::DemoSite => c"rempart-demo",
         Role::DrillGuard => c"rempart-guard",
     };
@@ -150,6 +151,7 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
         Role::Keeper => keeper::run(&arguments.state_dir, stdin()?.into()),
         Role::Analytics => analytics::run(&arguments.state_dir, stdin()?.into()),
         Role::Feeder => feeder::run(&arguments.state_dir, stdin()?.into()),
+        Role::Watch => watch::run_child(&arguments.state_dir, stdin()?.into()),
         Role::DemoSite => demo_site(),
         Role::DrillGuard if drills::guard::watch(&arguments.state_dir) => Ok(EXIT_OK),
         Role::DrillGuard => anyhow::bail!("{} is not the folder of a drill", arguments.state_dir.display()),

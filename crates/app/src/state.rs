@@ -59,6 +59,11 @@ pub fn feeds(state: &Path) -> PathBuf {
     state.join("feeds")
 }
 
+/// Where watch keeps what it knows, and answers questions.
+pub fn watch(state: &Path) -> PathBuf {
+    state.join("watch")
+}
+
 /// Where analytics answers questions.
 pub fn analytics(state: &Path) -> PathBuf {
     state.join("analytics.sock")

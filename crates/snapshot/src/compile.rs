@@ -11,6 +11,7 @@ mod origin;
 mod policy;
 mod site;
 mod tls;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -209,6 +210,7 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
         limits: judge.limits(&desired.limits),
         access_log: judge.access_log(&desired.log.access),
         analytics: judge.analytics(&desired.analytics),
+        watch: judge.watch(&desired.watch, &listeners, metrics, &sites),
         feeds: judge.feeds(&desired.feeds),
         drain: judge.drain(&desired.drain),
         listeners,

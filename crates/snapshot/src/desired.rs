@@ -3,6 +3,7 @@
 
 mod feed;
 mod tls;
+mod watch;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::units::{ByteSize, OptionalSize, Period};
 
 pub use self::feed::Feed;
 pub use self::tls::{Acme, AcmeAuthority, AcmeChallenge, Hsts, SiteClient, SiteTls, TlsPolicy};
+pub use self::watch::{Notify, Probe, Secret, Smtp, SmtpSecurity, Watch};
 
 /// Rempart reads one file, `rempart.toml`, written in [TOML](https://toml.io). It says which sites exist, where their
 /// origins are, and on which addresses to listen. Everything else has a default. Paths in it are relative to the file.
@@ -46,6 +48,8 @@ pub struct Desired {
     pub acme: Acme,
     /// Events: what is kept of requests and of what happens to Rempart itself.
     pub analytics: Analytics,
+    /// Whether visitors are served, and who is told when they are not.
+    pub watch: Watch,
     /// Data files that are kept up to date while Rempart runs.
     #[schemars(length(max = 100))]
     pub feeds: Vec<Feed>,
@@ -68,6 +72,7 @@ impl Default for Desired {
             drain: Drain::default(),
             acme: Acme::default(),
             analytics: Analytics::default(),
+            watch: Watch::default(),
             feeds: Vec::new(),
             site: Vec::new(),
         }

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::roles::FeedSettings;
+use api::roles::{FeedSettings, WatchSettings};
 use base::address::PrefixSet;
 use base::id::ContentHash;
 
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub access_log: AccessLog,
     /// What is kept of events; `None` is nothing.
     pub analytics: Option<Analytics>,
+    /// What is watched and who is told; `None` is nothing. Without addresses of listeners; paths are as written.
+    pub watch: Option<WatchSettings>,
     /// Data files to keep up to date, by names that differ. Paths are as written: relative to the configuration.
     pub feeds: Vec<FeedSettings>,
     /// How long ending connections may take.

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use api::roles::{FeedSettings, FeedSource};
+use api::roles::{FeedSettings, FeedSource, NotifyChannel, NotifyWay, SecretPlace, WatchSettings};
 use base::id::ContentHash;
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,7 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.add("drain.requests", period(snapshot.drain.requests));
     lines.add("drain.tunnels", period(snapshot.drain.tunnels));
     lines.analytics(snapshot.analytics);
+    lines.watch(snapshot.watch.as_ref());
     snapshot.feeds.iter().for_each(|feed| lines.feed(feed));
     lines.add("standby", snapshot.standby);
     lines.add("bake", period(snapshot.bake));
@@ -175,6 +176,54 @@ impl Lines {
             self.add("analytics.keep_minutes", period(kept.keep_minutes));
             self.add("analytics.keep_samples", period(kept.keep_samples));
             self.add("analytics.max_size", ByteSize::bytes(kept.max_bytes));
+        }
+    }
+
+    fn watch(&mut self, watch: Option<&WatchSettings>) {
+        self.add("watch.enabled", watch.is_some());
+        let Some(watch) = watch else { return };
+        let listen = watch.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        self.add("watch.listen", text(&listen));
+        self.add("watch.title", text(&watch.title));
+        if let Some(url) = &watch.url {
+            self.add("watch.url", text(url));
+        }
+        self.add("watch.probe.enabled", watch.probe_seconds > 0);
+        if let Some(site) = watch.sites.first().filter(|_| watch.probe_seconds > 0) {
+            self.add("watch.probe.every", period(Duration::from_secs(watch.probe_seconds)));
+            self.add("watch.probe.path", text(&site.path));
+        }
+        watch.channels.iter().for_each(|channel| self.channel(channel));
+    }
+
+    fn channel(&mut self, channel: &NotifyChannel) {
+        let place = format!("watch.notify[{}]", text(&channel.name));
+        let secret = |secret: &SecretPlace| match secret {
+            SecretPlace::File(path) => format!("file {}", text(&path.display().to_string())),
+            SecretPlace::Environment(name) => format!("environment {}", text(name)),
+        };
+        match &channel.way {
+            NotifyWay::Webhook { url, secret: place_of } => {
+                // What stands behind the host may be a secret.
+                let end = url.find("://").map_or(0, |at| at + 3);
+                let host =
+                    url.get(end..).unwrap_or_default().find(['/', '?']).map_or(url.len(), |at| end + at);
+                let shown = url.get(..host).unwrap_or_default();
+                self.add(&format!("{place}.webhook"), format!("{} {}", text(shown), hash(url.as_bytes())));
+                if let Some(place_of) = place_of {
+                    self.add(&format!("{place}.secret"), secret(place_of));
+                }
+            }
+            NotifyWay::Smtp { host, port, security, login, from, to } => {
+                self.add(&format!("{place}.smtp"), text(&format!("{host}:{port}")));
+                self.add(&format!("{place}.smtp.security"), text(security.name()));
+                self.add(&format!("{place}.smtp.from"), text(from));
+                self.add(&format!("{place}.smtp.to"), list(to));
+                if let Some((user, password)) = login {
+                    self.add(&format!("{place}.smtp.user"), text(user));
+                    self.add(&format!("{place}.smtp.password"), secret(password));
+                }
+            }
         }
     }
 

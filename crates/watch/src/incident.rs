@@ -278,12 +278,10 @@ impl Incidents {
         Some(Entry::Incident(incident))
     }
 
-    /// FNV-1a over what tells incidents apart and when it began; told apart from those that are known.
+    /// A fingerprint of what tells incidents apart and when it began; told apart from those that are known.
     fn name(&self, happening: &Happening) -> String {
         let text = format!("{:?} {:?} {}", happening.key(), happening.what, happening.at.0);
-        let start = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let start = fingerprint(&text);
         // Names are never used up: there are far fewer incidents than numbers.
         let free = |number: &u64| {
             let name = format!("{number:016x}");
@@ -307,6 +305,12 @@ impl Incidents {
         }
         self.changes.push_back(change);
     }
+}
+
+/// FNV-1a: names things, protects nothing.
+pub(crate) fn fingerprint(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ mod atom;
 mod html;
 mod statuspage;
 
+pub use statuspage::time;
+
 use crate::view::View;
 use crate::words::Language;
 

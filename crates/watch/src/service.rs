@@ -1,6 +1,19 @@
-//! The service.
+//! The service: ties happenings, probes, incidents, page and messages together, on one thread of its own.
+
+mod core;
+mod place;
+mod questions;
+mod run;
+mod web;
+
+pub use place::socket;
+pub use questions::{Answer, Question, Tested, ask};
+pub use run::{Command, GRACE, Start, run};
 
 /// Cause of the incident that nobody supervises.
 pub const SUPERVISOR_GONE: &str = "supervisor-gone";
 /// Cause of the incident that a channel does not work.
 pub const CHANNEL_FAILING: &str = "channel-failing";
+
+#[cfg(test)]
+mod tests;

@@ -185,6 +185,11 @@ impl Language {
                 "le serveur d'origine ne répond pas",
                 "der Ursprungsserver antwortet nicht",
             ),
+            crate::probe::CERTIFICATE => self.pick(
+                "its certificate has expired",
+                "son certificat a expiré",
+                "sein Zertifikat ist abgelaufen",
+            ),
             crate::service::SUPERVISOR_GONE => self.pick(
                 "the supervisor is gone, nothing can be changed",
                 "le superviseur a disparu, rien ne peut être modifié",

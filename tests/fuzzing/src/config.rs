@@ -171,6 +171,23 @@ const KEYS: &[&str] = &[
     "forbid",
     "value",
     "action",
+    "watch",
+    "listen",
+    "title",
+    "probe",
+    "path",
+    "notify",
+    "webhook",
+    "secret",
+    "smtp",
+    "port",
+    "security",
+    "user",
+    "password",
+    "from",
+    "to",
+    "file",
+    "env",
 ];
 
 /// Values, by an input's byte. New ones go to the end.

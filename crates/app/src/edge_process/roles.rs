@@ -10,7 +10,9 @@ use crate::sources;
 /// One entry for each role that is wanted.
 pub(super) fn wanted(compiled: &Snapshot, file: &str) -> Vec<RoleSettings> {
     let feeder = feeder(compiled, file).map(RoleSettings::Feeder);
-    analytics(compiled).map(RoleSettings::Analytics).into_iter().chain(feeder).collect()
+    let watch = compiled.watch.as_ref().map(|watch| sources::watch_settings(watch, file));
+    let watch = watch.map(RoleSettings::Watch);
+    analytics(compiled).map(RoleSettings::Analytics).into_iter().chain(feeder).chain(watch).collect()
 }
 
 fn feeder(compiled: &Snapshot, file: &str) -> Option<FeederSettings> {

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use api::admin::{GenerationSource, Status};
+use api::admin::{GenerationSource, ProcessRole, Status};
 use api::diagnostic::{Diagnostic, Severity};
 use api::process::{DrainLimits, LoadFrom, Task, TicketKey};
 use api::seal::Keyring;
@@ -207,10 +207,14 @@ impl Supervisor {
             child.kill();
         }
         let roles = std::mem::take(&mut fleet.roles);
+        let (watch, roles): (Vec<_>, Vec<_>) =
+            roles.into_iter().partition(|(role, _)| *role == ProcessRole::Watch);
         let mut left: Vec<Arc<Child>> = fleet.active.take().into_iter().chain(fleet.trial.take()).collect();
         left.iter().for_each(|child| child.tell(Task::Drain(limits)));
         left.append(&mut fleet.draining);
         drop(fleet);
+        // What is ended on purpose is no outage.
+        watch.iter().for_each(|(_, child)| roles::end(child));
         // Last events come while the edge drains; roles are ended after it.
         let deadline = Instant::now() + longest(limits) + DRAIN_MARGIN;
         while left.iter().any(|child| child.ended().is_none()) {

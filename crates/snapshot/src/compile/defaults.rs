@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use api::roles::WatchSettings;
 use base::address::PrefixSet;
 use base::id::ContentHash;
 
@@ -40,6 +41,8 @@ pub fn defaults(listeners: &[(SocketAddr, bool)]) -> Snapshot {
         access_log: no_log(&desired.log.access),
         // Its requests are worth telling of like any others.
         analytics: kept(&desired.analytics),
+        // A status page, and who is told, stay as they were: never are they needed more.
+        watch: Some(WatchSettings { as_before: true, ..WatchSettings::default() }),
         feeds: Vec::new(),
         drain: (&desired.drain).into(),
         standby: desired.standby,

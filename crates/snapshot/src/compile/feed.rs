@@ -112,7 +112,7 @@ fn path_of(source: &FeedSource) -> Option<&str> {
 }
 
 /// Whether an authority (RFC 3986 section 3.2) is an address of this machine.
-fn is_loopback(authority: &str) -> bool {
+pub(super) fn is_loopback(authority: &str) -> bool {
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, _)) => host,
         None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),

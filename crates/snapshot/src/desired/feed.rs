@@ -27,7 +27,8 @@ pub struct Feed {
     pub every: Period,
     /// Public keys whose signatures count, 64 hexadecimal digits each (`rempart feed keygen` makes a pair); at least one. More than
     /// one are good at a time, so that they can be changed.
-    #[schemars(length(min = 1, max = 32), extend("examples" = [["ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c"]]))]
+    #[schemars(extend("examples" = [["8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"]]))]
+    #[schemars(length(min = 1, max = 32))]
     pub keys: Vec<String>,
     /// Largest number of entries. Left out, what the kind allows: 100,000 for a table. A package with more is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
