@@ -5,6 +5,7 @@
 
 pub mod clickhouse;
 pub mod cluster;
+pub mod comms;
 pub mod drills;
 mod error;
 mod exchange;

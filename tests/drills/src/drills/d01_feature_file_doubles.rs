@@ -7,6 +7,7 @@ use base::happening::What;
 use super::{HOPELESS, QUIET, counted};
 use crate::clickhouse::{Node, TABLE};
 use crate::cluster::wait_for;
+use crate::comms::{Comms, Known};
 use crate::feeds::{COLUMNS, Fate, Feed, Judged, features};
 use crate::stage::shown;
 use crate::{Control, Drill, DrillError, Need, Stage};
@@ -28,6 +29,9 @@ const READER: &str = "reader";
 /// Rows of the large file, and characters in each: 30 MB. Twice as many are over the cap of 32 MiB.
 const ROWS: usize = 10_000;
 const WIDTH: usize = 2_980;
+
+/// What the status page must show as working all the while.
+const GREEN: [&str; 3] = ["delivery", "site-shop", "site-news"];
 
 /// Drill 1.
 pub const DRILL: Drill = Drill {
@@ -52,6 +56,7 @@ pub const DRILL: Drill = Drill {
 struct Play {
     nodes: Vec<Node>,
     features: Feed,
+    comms: Comms,
     next: u64,
     slowest: Duration,
     /// Bad files that did not meet the fate they had to.
@@ -68,11 +73,16 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     }
     let features = Feed::new(&stage.cluster, "features", "max_entries = 200")?;
     let texts = Feed::new(&stage.cluster, "texts", "")?;
-    let config = stage.cluster.config() + &features.config(&stage.cluster) + &texts.config(&stage.cluster);
+    let comms = Comms::start()?;
+    let config = stage.cluster.config()
+        + &features.config(&stage.cluster)
+        + &texts.config(&stage.cluster)
+        + &comms.config();
     stage.cluster.write("rempart.toml", &config)?;
     let mut play = Play {
         nodes,
         features,
+        comms,
         next: 0,
         slowest: Duration::ZERO,
         wrong: Vec::new(),
@@ -189,6 +199,7 @@ impl Play {
     fn six_cycles(&mut self, stage: &mut Stage) -> Result<(), DrillError> {
         self.next = self.features.lies(&stage.cluster)?;
         stage.inject("a maker without any check: doubled rows, six times");
+        let since = stage.clock.now();
         for cycle in 0..CYCLES {
             let node = usize::try_from(cycle).unwrap_or(0) % NODES;
             let file = self.unchecked(node)?;
@@ -208,6 +219,9 @@ impl Play {
         let right = (times, incidents) == (CYCLES, 1);
         let limit = format!("{CYCLES} refusals, told once");
         stage.expect("one-incident", "Six bad cycles are one incident", &limit, measured, right);
+        let known = Known { words: &["features: ", "refused, duplicate-keys"], works: &GREEN, since };
+        self.comms.on_page(stage, "on-page", &known);
+        self.comms.told(stage, "told", &known);
         Ok(())
     }
 
@@ -253,7 +267,7 @@ impl Play {
     fn back_and_forth(&mut self, stage: &mut Stage) -> Result<(), DrillError> {
         self.node(0)?.grant(1)?;
         stage.inject("one server is put right: good and bad files in turn");
-        let mut last_good = None;
+        let (mut last_good, since) = (None, stage.clock.now());
         let mut fates = Vec::new();
         for round in 0..FLAPS {
             let good = round % 2 == 0;
@@ -286,6 +300,9 @@ impl Play {
             if said { "told" } else { "not told" },
             said,
         );
+        let generation = held.map_or(0, |(generation, _)| generation);
+        let words = ["features: ", &format!("frozen at generation {generation}")];
+        self.comms.on_page(stage, "frozen-on-page", &Known { words: &words, works: &GREEN, since });
         self.thaw(stage)
     }
 

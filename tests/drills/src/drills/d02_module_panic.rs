@@ -9,6 +9,7 @@ use base::time::Timestamp;
 
 use super::{HOPELESS, QUIET, edge_of};
 use crate::cluster::{Cluster, wait_for};
+use crate::comms::{Comms, Known};
 use crate::feeds::{Fate, Feed, happenings};
 use crate::plan::HOSTS;
 use crate::stage::shown;
@@ -56,7 +57,8 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     let more: Vec<String> = (1..=MORE).map(|number| format!("more-{number}")).collect();
     let scores = Feed::new(&stage.cluster, "scores", "")?;
     let names: Vec<&str> = more.iter().map(String::as_str).collect();
-    let config = stage.cluster.config_with(&names) + &scores.config(&stage.cluster);
+    let comms = Comms::start()?;
+    let config = stage.cluster.config_with(&names) + &scores.config(&stage.cluster) + &comms.config();
     stage.cluster.write("rempart.toml", &with_scores(&config))?;
     scores.put(&stage.cluster, &scores.sign(1, SCORES)?)?;
     let status = stage.cluster.start_and_wait()?;
@@ -69,7 +71,10 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     let outcomes = outcomes(&stage.cluster, Timestamp(0));
     let scored = outcomes.get("score").copied().unwrap_or(0);
     stage.expect("scored", "Requests that had a score: premise", "> 0", scored, scored > 0);
+    let since = stage.clock.now();
     let struck = strike(stage, &scores, &more)?;
+    let known = Known { words: &["trial (shop)", "passed over, panicked"], works: &["delivery"], since };
+    comms.on_page(stage, "on-page", &known);
     let after = busy(stage, edge);
     cheap(stage, &before, &after);
     unknown(stage, struck);

@@ -7,6 +7,7 @@ use base::happening::{Happening, What};
 
 use super::{HOPELESS, QUIET, codes, counted};
 use crate::cluster::wait_for;
+use crate::comms::{Comms, Known};
 use crate::feeds::happenings;
 use crate::{Control, Drill, DrillError, Need, Stage};
 
@@ -38,17 +39,23 @@ pub const DRILL: Drill = Drill {
 };
 
 fn play(stage: &mut Stage) -> Result<(), DrillError> {
+    let comms = Comms::start()?;
+    let good = stage.cluster.config() + &comms.config();
+    stage.cluster.write("rempart.toml", &good)?;
     let before = stage.cluster.start_and_wait()?;
     stage.begin_traffic()?;
     stage.pass(QUIET);
     stage.inject("a valid setting that makes a module panic on every request of one site");
-    let good = stage.cluster.config();
+    let since = stage.clock.now();
     let outcome = stage.cluster.configure(&with_setting(&good))?;
     let (taken, number) = (outcome.active && outcome.changed, outcome.number);
     stage.expect("taken", "No check can see it: premise of what follows", "taken", codes(&outcome), taken);
     goes_back(stage, before.number, number);
-    stage.pass(QUIET);
-    quarantined(stage)?;
+    let known = Known { words: &["trial (shop)", "taken back"], works: &["delivery", "site-news"], since };
+    comms.on_page(stage, "on-page", &known);
+    comms.told(stage, "told", &known);
+    quarantined(stage, &comms)?;
+    comms.on_page(stage, "still-on-page", &Known { since: stage.clock.now(), ..known });
     taken_away(stage, &good)?;
     stage.pass(QUIET);
     stage.end_traffic();
@@ -108,9 +115,10 @@ fn goes_back(stage: &mut Stage, before: u64, number: u64) {
 }
 
 /// Somebody else changes something else: the setting stays out.
-fn quarantined(stage: &mut Stage) -> Result<(), DrillError> {
+fn quarantined(stage: &mut Stage, comms: &Comms) -> Result<(), DrillError> {
     stage.inject("somebody adds a site, and the setting is still there");
-    let outcome = stage.cluster.configure(&with_setting(&stage.cluster.config_with(&[MORE])))?;
+    let outcome =
+        stage.cluster.configure(&with_setting(&(stage.cluster.config_with(&[MORE]) + &comms.config())))?;
     stage.expect(
         "another",
         "That change is taken",
