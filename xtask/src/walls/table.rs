@@ -138,6 +138,9 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/acme/src/http.rs",
             // How packages are fetched.
             "crates/feed/src/source/web.rs",
+            // How webhooks are sent, and sites are asked from outside.
+            "crates/watch/src/notify/webhook.rs",
+            "crates/watch/src/probe/",
             "crates/acme/tests/",
             // A visitor of a drill, with TLS.
             "tests/drills/src/wire.rs",
@@ -149,10 +152,13 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/edge/src/tls/",
             "crates/edge/src/io.rs",
             "crates/edge/src/upstream/transport.rs",
+            "crates/watch/src/probe/",
             "crates/acme/tests/",
             "tests/drills/src/wire.rs",
         ],
     },
+    Foreign { path: "lettre", homes: &["crates/watch/src/notify/mail.rs"] },
+    Foreign { path: "maud", homes: &["crates/watch/src/page/", "tests/drills/src/"] },
     Foreign { path: "rusqlite", homes: &["crates/analytics/src/store/"] },
     Foreign {
         path: "rcgen",
@@ -160,6 +166,7 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/edge/src/tls/",
             "crates/snapshot/tests/",
             "crates/snapshot/src/kind/tests.rs",
+            "crates/watch/src/probe/tests.rs",
             "crates/acme/",
         ],
     },
