@@ -105,6 +105,7 @@ pub fn start(
     let child = furnish_at_start(&supervisor, child)?;
     supervisor.fleet().active = Some(child.clone());
     if is_adopted {
+        keep_adopted(&supervisor);
         child.tell(Task::Tickets { keys: supervisor.fleet().tickets.clone() });
         // What was changed while nobody looked.
         supervisor.reload("start", false);
@@ -113,6 +114,17 @@ pub fn start(
     }
     supervisor.fleet().tell_supervision();
     Ok(Ok((supervisor, admin)))
+}
+
+/// The supervisor before may have died between the edge's change and the disk's: without this its number would come again.
+fn keep_adopted(supervisor: &Supervisor) {
+    let fleet = supervisor.fleet();
+    let number = fleet.force.loaded.number;
+    if number > supervisor.state.highest()
+        && let Err(error) = supervisor.state.keep(number, &fleet.force.package)
+    {
+        tracing::warn!(number, %error, "what the adopted edge serves could not be kept on disk");
+    }
 }
 
 fn serve_first(supervisor: &Supervisor, child: &Child) -> anyhow::Result<()> {
