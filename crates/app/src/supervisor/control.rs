@@ -135,6 +135,7 @@ impl Supervisor {
             found.hint = Some("change it, or restart Rempart to have it tried once more".to_owned());
             return self.refuse(vec![found]);
         }
+        self.journal.brings(tasted.loaded.number, by, now());
         match self.put_in_force(tasted, source) {
             Ok(outcome) => {
                 self.tell_of_activation(by);
