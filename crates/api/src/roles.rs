@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// What a role shall do, as the generation in force says.
@@ -95,6 +96,9 @@ pub struct WatchSettings {
     /// Seconds between two probes of a site; 0 is never.
     #[serde(default)]
     pub probe_seconds: u64,
+    /// Trusted proxies; this machine may be one.
+    #[serde(default)]
+    pub proxies: Vec<IpNet>,
     /// Sites that are probed.
     #[serde(default)]
     pub sites: Vec<WatchedSite>,
@@ -115,11 +119,23 @@ pub struct WatchedSite {
     pub host: String,
     /// The path asked for.
     pub path: String,
-    /// Listeners of this machine it is asked at, as bound, and whether each speaks TLS.
-    pub at: Vec<(SocketAddr, bool)>,
+    /// Listeners of this machine it is asked at.
+    pub at: Vec<WatchedListener>,
     /// It asks visitors for certificates, which probes have none of: being turned away is an answer.
     #[serde(default)]
     pub asks_for_certificates: bool,
+}
+
+/// A listener as probes reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedListener {
+    /// Its address, as bound.
+    pub address: SocketAddr,
+    /// Whether connections begin with a TLS handshake.
+    pub tls: bool,
+    /// Whether connections of trusted proxies begin with a PROXY header.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 /// Somebody who is told, and how.

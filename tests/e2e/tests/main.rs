@@ -35,6 +35,7 @@ mod supervision;
 mod taster;
 mod translation;
 mod upgrade;
+mod watch;
 
 /// Held by tests that load the machine, so that they do not measure or starve each other.
 static HEAVY: Mutex<()> = Mutex::new(());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::roles::{AnalyticsSettings, FeederSettings, RoleSettings};
+use api::roles::{AnalyticsSettings, FeederSettings, RoleSettings, WatchSettings};
 use snapshot::generation::Snapshot;
 
 use crate::sources;
@@ -10,8 +10,10 @@ use crate::sources;
 /// One entry for each role that is wanted.
 pub(super) fn wanted(compiled: &Snapshot, file: &str) -> Vec<RoleSettings> {
     let feeder = feeder(compiled, file).map(RoleSettings::Feeder);
-    let watch = compiled.watch.as_ref().map(|watch| sources::watch_settings(watch, file));
-    let watch = watch.map(RoleSettings::Watch);
+    let watch = compiled.watch.as_ref().map(|watch| {
+        let proxies = compiled.trusted_proxies.iter().copied().collect();
+        RoleSettings::Watch(WatchSettings { proxies, ..sources::watch_settings(watch, file) })
+    });
     analytics(compiled).map(RoleSettings::Analytics).into_iter().chain(feeder).chain(watch).collect()
 }
 

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use api::admin::ProcessRole;
 use api::process::Task;
-use api::roles::RoleSettings;
+use api::roles::{RoleSettings, WatchedListener};
 use base::happening::{Component, Happening, Severity, What};
 
 use super::Supervisor;
 use super::child::{AskError, Child, ChildWord};
 use super::fleet::{Fleet, SMALL};
+use super::sockets::Listening;
 use crate::builder::now;
 
 /// How often is looked whether roles run and know what is wanted.
@@ -88,8 +89,12 @@ fn wanted(fleet: &Fleet) -> Vec<RoleSettings> {
     let mut wanted = fleet.force.loaded.roles.clone();
     for settings in &mut wanted {
         if let RoleSettings::Watch(watch) = settings {
-            let at: Vec<_> =
-                fleet.sockets.in_force().iter().map(|listener| (listener.address, listener.tls)).collect();
+            let listener = |listener: &Listening| WatchedListener {
+                address: listener.address,
+                tls: listener.tls,
+                proxy_protocol: listener.proxy_protocol,
+            };
+            let at: Vec<_> = fleet.sockets.in_force().iter().map(listener).collect();
             watch.sites.iter_mut().for_each(|site| site.at.clone_from(&at));
         }
     }

@@ -61,6 +61,7 @@ impl Judge<'_> {
             url: watch.url.clone(),
             title: watch.title.clone(),
             probe_seconds: if watch.probe.enabled { every } else { 0 },
+            proxies: Vec::new(),
             sites: sites.iter().map(|site| watched(site, path)).collect(),
             channels,
             as_before: false,

@@ -4,18 +4,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::roles::WatchedSite;
+use api::roles::{WatchedListener, WatchedSite};
 use base::time::Timestamp;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -31,16 +32,24 @@ const MAX_LISTENERS: usize = 16;
 /// Rempart's own failures say in this form whose they are; an origin sends what it likes.
 const ACCEPT: &str = "application/problem+json, text/html;q=0.9, */*;q=0.8";
 
+/// The header of a proxy that speaks for itself: version 2, `LOCAL` (PROXY protocol section 2.2).
+const LOCAL: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// Visits a site at all its listeners; what went wrong first is told, else what was answered last.
-pub async fn ask(site: &WatchedSite, now: Timestamp) -> Outcome {
-    ask_within(ASKING, site, now).await
+pub async fn ask(site: &WatchedSite, proxies: &[IpNet], now: Timestamp) -> Outcome {
+    ask_within(ASKING, site, proxies, now).await
 }
 
-pub(super) async fn ask_within(limit: Duration, site: &WatchedSite, now: Timestamp) -> Outcome {
+pub(super) async fn ask_within(
+    limit: Duration,
+    site: &WatchedSite,
+    proxies: &[IpNet],
+    now: Timestamp,
+) -> Outcome {
     let mut last = Outcome { cause: Some(EDGE), text: "nothing is listened on".to_owned() };
-    for (address, tls) in site.at.iter().take(MAX_LISTENERS) {
-        let scheme = if *tls { "https" } else { "http" };
-        let asked = tokio::time::timeout(limit, visit(site, *address, *tls, now)).await;
+    for listener in site.at.iter().take(MAX_LISTENERS) {
+        let scheme = if listener.tls { "https" } else { "http" };
+        let asked = tokio::time::timeout(limit, visit(site, listener, proxies, now)).await;
         let seen = asked.unwrap_or_else(|_| {
             Err(format!("no answer within {} s", limit.as_secs_f32())).map_err(VisitError::Failed)
         });
@@ -52,7 +61,7 @@ pub(super) async fn ask_within(limit: Duration, site: &WatchedSite, now: Timesta
             Err(VisitError::TurnedAway) => (Some(EDGE), "the TLS handshake was refused".to_owned()),
             Err(VisitError::Failed(text)) => (Some(EDGE), text),
         };
-        last = Outcome { cause, text: format!("{text} ({scheme}://{address})") };
+        last = Outcome { cause, text: format!("{text} ({scheme}://{})", listener.address) };
         if cause.is_some() {
             return last;
         }
@@ -83,13 +92,20 @@ struct Seen {
 
 async fn visit(
     site: &WatchedSite,
-    address: SocketAddr,
-    tls: bool,
+    listener: &WatchedListener,
+    proxies: &[IpNet],
     now: Timestamp,
 ) -> Result<Seen, VisitError> {
     let failed = |error: std::io::Error| VisitError::Failed(error.to_string());
-    let stream = TcpStream::connect(reachable(address)).await.map_err(failed)?;
-    if !tls {
+    let mut stream = TcpStream::connect(reachable(listener.address)).await.map_err(failed)?;
+    if listener.proxy_protocol {
+        let own = stream.local_addr().map_err(failed)?.ip().to_canonical();
+        // From everybody else the listener reads no header.
+        if proxies.iter().any(|proxies| proxies.contains(&own)) {
+            stream.write_all(&LOCAL).await.map_err(failed)?;
+        }
+    }
+    if !listener.tls {
         return exchange(site, stream).await;
     }
     let config = config().map_err(|error| VisitError::Failed(error.to_string()))?;

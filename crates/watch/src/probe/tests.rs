@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::roles::WatchedSite;
+use api::roles::{WatchedListener, WatchedSite};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -17,12 +17,12 @@ fn now() -> Timestamp {
     Timestamp::from_unix(Duration::from_secs(1_800_000_000))
 }
 
-fn site(at: SocketAddr, tls: bool) -> WatchedSite {
+fn site(address: SocketAddr, tls: bool) -> WatchedSite {
     WatchedSite {
         name: "shop".to_owned(),
         host: "shop.example".to_owned(),
         path: "/".to_owned(),
-        at: vec![(at, tls)],
+        at: vec![WatchedListener { address, tls, proxy_protocol: false }],
         asks_for_certificates: false,
     }
 }
@@ -66,7 +66,7 @@ fn visit(tls: Option<i32>, does: Does<'_>) -> Outcome {
         };
         let limit = if matches!(does, Does::Hangs) { Duration::from_millis(50) } else { ASKING };
         tokio::select! {
-            outcome = ask::ask_within(limit, &site, now()) => outcome,
+            outcome = ask::ask_within(limit, &site, &[], now()) => outcome,
             () = serve => unreachable!(),
         }
     })
@@ -139,10 +139,32 @@ fn no_answer_is_the_edges() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let site = site(listener.local_addr().unwrap(), false);
         drop(listener);
-        let outcome = ask(&site, now()).await;
+        let outcome = ask(&site, &[], now()).await;
         assert!(outcome.cause == Some(EDGE) && outcome.text.contains("refused"), "{}", outcome.text);
-        let outcome = ask(&WatchedSite { at: Vec::new(), ..site }, now()).await;
+        let outcome = ask(&WatchedSite { at: Vec::new(), ..site }, &[], now()).await;
         assert_eq!(outcome.cause, Some(EDGE));
+    });
+}
+
+#[test]
+fn a_listener_that_expects_a_proxy_header_gets_one_from_a_trusted_machine_only() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for (trusted, expected) in [("127.0.0.0/8", &b"\r\n\r\n\0\r\n"[..]), ("192.0.2.0/24", &b"GET / "[..])]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut site = site(listener.local_addr().unwrap(), false);
+            site.at[0].proxy_protocol = true;
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut read = [0; 6];
+                stream.read_exact(&mut read).await.unwrap();
+                read
+            };
+            let proxies = [trusted.parse().unwrap()];
+            let (_, read) = tokio::join!(ask(&site, &proxies, now()), serve);
+            assert_eq!(read, expected[..6]);
+        }
     });
 }
 

@@ -122,6 +122,11 @@ impl Core {
         self.incidents.open().find(fits).map(|incident| incident.cause.as_str())
     }
 
+    /// Whether a site is known to fail.
+    pub fn is_failing(&self, site: &str) -> bool {
+        self.failing(site).is_some()
+    }
+
     /// Ends incidents of sites and channels that nobody asks or tells any more.
     fn let_go(&mut self, now: Timestamp) {
         let gone = |incident: &&Incident| match (&incident.site, &incident.subject) {

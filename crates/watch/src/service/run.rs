@@ -207,7 +207,8 @@ impl Watch {
     }
 }
 
-/// Asks one site again and again.
+/// Asks one site again and again. What works, as far as is known, is first asked after one interval: what was only just
+/// started may yet be starting.
 async fn visit(
     site: WatchedSite,
     every: u64,
@@ -215,17 +216,19 @@ async fn visit(
     core: Rc<RefCell<Core>>,
     asking: Arc<Semaphore>,
 ) {
+    let mut unsettled = core.borrow().is_failing(&site.name);
     loop {
-        let outcome: Outcome = {
-            let Ok(_place) = asking.acquire().await else { return };
-            probe::ask(&site, now()).await
-        };
-        let unsettled = core.borrow_mut().asked(&site.name, outcome);
         let every = Duration::from_secs(every);
         let wait = if unsettled { every.min(AGAIN) } else { every };
         let spread = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX) / SPREAD;
         let spread = core.borrow_mut().below(spread.max(1));
         tokio::time::sleep(wait + Duration::from_millis(u64::from(spread))).await;
+        let outcome: Outcome = {
+            let Ok(_place) = asking.acquire().await else { return };
+            let proxies = core.borrow().settings().proxies.clone();
+            probe::ask(&site, &proxies, now()).await
+        };
+        unsettled = core.borrow_mut().asked(&site.name, outcome);
     }
 }
 

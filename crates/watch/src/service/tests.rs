@@ -7,7 +7,7 @@ use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use api::roles::{NotifyChannel, NotifyWay, WatchSettings, WatchedSite};
+use api::roles::{NotifyChannel, NotifyWay, WatchSettings, WatchedListener, WatchedSite};
 use base::happening::{Component, Happening, Severity, What};
 use base::time::Timestamp;
 use serde_json::Value;
@@ -243,7 +243,7 @@ fn a_site_that_does_not_answer_is_an_incident_until_nobody_asks_any_more() {
         name: "shop".to_owned(),
         host: "shop.example".to_owned(),
         path: "/".to_owned(),
-        at: vec![(free_address(), false)],
+        at: vec![WatchedListener { address: free_address(), tls: false, proxy_protocol: false }],
         asks_for_certificates: false,
     };
     let settings = WatchSettings {
