@@ -211,5 +211,7 @@ fn an_origin_that_fails_is_told_apart_and_a_channel_that_fails_is_shown() {
         text.contains("Messages do not reach pager").then_some(text)
     });
     assert!(!text.contains("/hook"), "{text}");
+    let events = rempart.place().ask(&["events", "--kind", "operations"]).stdout;
+    assert!(events.contains("probe_failed"), "{events}");
     rempart.stop();
 }
