@@ -205,6 +205,9 @@ pub struct EdgeStatus {
     pub requests: u64,
     /// Client connections open now.
     pub connections: u64,
+    /// Data files it holds: feed and hash of the content.
+    #[serde(default)]
+    pub artefacts: Vec<(String, String)>,
     /// What modules do not do as they should.
     #[serde(default)]
     pub modules: ModuleStatus,
@@ -312,6 +315,9 @@ pub struct ArtefactStatus {
     pub kind: String,
     /// Its generation.
     pub generation: u64,
+    /// Hash of its content, as the edge that serves tells it; `None` when that tells nothing.
+    #[serde(default)]
+    pub content: Option<String>,
     /// When it came into force, RFC 3339.
     pub since: String,
     /// Whether it is still watched: should the edge fail, the one before comes back.

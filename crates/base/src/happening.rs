@@ -12,6 +12,9 @@ pub const VERSION: u8 = 1;
 /// Longest message and cause kept, in bytes.
 pub const MAX_TEXT: usize = 1024;
 
+/// Cause of a `GenerationActivated` that leaves out sites: they are served as before, because what was set for them failed.
+pub const IN_PART: &str = "activated-in-part";
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use api::process::{Beat, Suspect};
 use arc_swap::ArcSwap;
+use base::time::Timestamp;
 use snapshot::generation::Drain;
 use tokio::sync::mpsc;
 
@@ -274,7 +275,10 @@ impl Edge {
             Some(Suspect { module: module.name().to_owned(), site, times: 1 })
         });
         let named: Vec<_> = named.collect();
-        current.modules.suspect(&named);
+        if !named.is_empty() {
+            let at = Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
+            current.modules.suspect(&named, at);
+        }
         named
     }
 

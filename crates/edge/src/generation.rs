@@ -13,6 +13,7 @@ use base::time::Timestamp;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use snapshot::generation::{Origin, Site, Snapshot};
+use snapshot::outline;
 
 use crate::artefacts::Artefacts;
 use crate::bans::Bans;
@@ -232,6 +233,7 @@ impl Loader {
         let sites = snapshot.sites.iter().map(|site| self.site(site).map(Arc::new));
         let sites = sites.collect::<Result<Vec<_>, _>>()?;
         let (earlier, loaded) = (self.earlier(&snapshot), Instant::now());
+        self.keep_quarantined(&sites, &earlier);
         let challenges = self.challenges().clone();
         let (bans, artefacts, modules) = (self.bans.clone(), self.artefacts.clone(), self.modules.clone());
         Ok(Generation {
@@ -272,6 +274,25 @@ impl Loader {
             Some((site.index, Earlier::of(runtime, number, site)?))
         });
         each.collect()
+    }
+
+    /// A site that went back to its settings of before stays there until somebody changes it, whatever else is changed.
+    fn keep_quarantined(&self, sites: &[Arc<SiteRuntime>], earlier: &HashMap<usize, Earlier>) {
+        #[cfg(feature = "faults")]
+        if crate::fault::without("quarantine") {
+            return;
+        }
+        let before = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        for (bad, _) in before.iter().flat_map(|before| before.reverted()) {
+            let same = |site: &&Arc<SiteRuntime>| {
+                site.site.name == bad.site.name && outline::site(&site.site) == outline::site(&bad.site)
+            };
+            if let Some(site) = sites.iter().find(same)
+                && earlier.contains_key(&site.site.index)
+            {
+                site.reverted.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {

@@ -112,6 +112,22 @@ struct Call<'a> {
     approach: Approach,
 }
 
+impl Call<'_> {
+    /// Walks the phases before the origin; the answer is what a module has against the request.
+    fn ask_modules(&self, head: &RequestHead, trail: &mut Trail) -> Option<Block> {
+        let view = RequestView {
+            head,
+            client: self.client,
+            scheme: self.approach.scheme,
+            site: self.site,
+            generation: self.generation,
+            golden: self.connection.listener.rehearsal.is_some(),
+            started: trail.started(),
+        };
+        modules::before_upstream(&view, self.worker, trail)
+    }
+}
+
 /// Serves one request whose site is known.
 async fn serve_site(
     request: Request,
@@ -148,16 +164,7 @@ async fn serve_site(
     {
         return fail(Failure::BodyTooLarge, Some(&head), compatibility, trail);
     }
-    let view = RequestView {
-        head: &head,
-        client,
-        scheme: approach.scheme,
-        site,
-        generation,
-        golden: connection.listener.rehearsal.is_some(),
-        started: trail.started(),
-    };
-    if let Some(block) = modules::before_upstream(&view, worker, &mut trail) {
+    if let Some(block) = call.ask_modules(&head, &mut trail) {
         return turn_away(block, &head, compatibility, trail);
     }
     let (body, body_failure) = limit_body(body, tunnel, &head, call, &mut trail);

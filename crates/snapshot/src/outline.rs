@@ -116,6 +116,14 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.lines
 }
 
+/// The settings of one site alone, as `path = value`, sorted.
+pub fn site(site: &Site) -> Vec<String> {
+    let mut lines = Lines { prefix: String::new(), lines: Vec::new() };
+    lines.site(site);
+    lines.lines.sort();
+    lines.lines
+}
+
 /// The settings of one site's policy alone, as `path = value`, sorted.
 pub fn policy(policy: Option<&Policy>) -> Vec<String> {
     let mut lines = Lines { prefix: String::new(), lines: Vec::new() };

@@ -5,9 +5,11 @@
 
 pub mod clickhouse;
 pub mod cluster;
+pub mod comms;
 pub mod drills;
 mod error;
 mod exchange;
+pub mod feeds;
 pub mod golden;
 pub mod guard;
 mod origin;
@@ -62,6 +64,8 @@ pub enum Need {
     Faults,
     /// The library that steps the wall clock of processes (Debian package `libfaketime`).
     FakeTime,
+    /// Real ClickHouse servers (Debian package `clickhouse-server`).
+    ClickHouse,
 }
 
 /// A safeguard, and what its absence must break: the proof that the drill can fail.
@@ -117,6 +121,11 @@ impl Drill {
             Need::FakeTime => cluster::fake_time_library().is_none().then(|| {
                 "it steps the clock of processes with libfaketime, which is not installed; \
                  `apt-get install libfaketime`"
+                    .to_owned()
+            }),
+            Need::ClickHouse => (!clickhouse::is_installed()).then(|| {
+                "it asks three real ClickHouse servers, and clickhouse-server is not installed; \
+                 `cargo xtask setup` or `apt-get install clickhouse-server`"
                     .to_owned()
             }),
         })

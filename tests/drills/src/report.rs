@@ -194,7 +194,7 @@ mod tests {
     use crate::verdict::Mark;
 
     fn run(without: Option<usize>, passed: bool) -> Run {
-        let drill = crate::all()[0];
+        let drill = crate::find("9").unwrap();
         let options = Options { program: "rempart".into(), faulty: true, rate: 200, factor: 360.0 };
         let control = without.map(|index| &drill.controls[index]);
         let error = DrillError::Unexpected("<script>alert(1)</script> | \n".to_owned());

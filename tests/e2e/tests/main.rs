@@ -19,6 +19,7 @@ mod identity;
 mod ipv6;
 mod journey;
 mod memory;
+mod modules;
 mod origin_limits;
 mod origin_refusals;
 mod packaging;

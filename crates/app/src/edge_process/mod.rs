@@ -7,6 +7,7 @@ mod artefacts;
 mod describe;
 mod difference;
 mod expiry;
+mod life;
 mod modules;
 mod orphan;
 mod roles;
@@ -33,7 +34,6 @@ use edge::telemetry::events::Events;
 use edge::telemetry::metrics::Metrics;
 use edge::telemetry::ops::{self, Health, Ops};
 use edge::{BoundListener, Edge, EdgeOptions, ListenerSet};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use snapshot::Mode;
 use snapshot::generation::{AccessLogTarget, Drain};
 
@@ -42,8 +42,6 @@ use crate::channel::Channel;
 use crate::package::{self, Sources};
 use crate::{EXIT_OK, sources, state};
 
-/// How often a sign of life is given.
-const BEAT: Duration = Duration::from_millis(100);
 /// Time for the last log lines to be written when the process ends.
 const LOG_END: Duration = Duration::from_secs(5);
 /// Time for the last events to be sent when the process ends: nobody waits long for analytics.
@@ -67,8 +65,8 @@ pub fn run(settings: &Settings, stream: UnixStream) -> anyhow::Result<u8> {
     let channel = Arc::new(Channel::new(stream)?);
     channel.send(&process.hello(), &[])?;
     process.talk_to(channel.clone());
-    give_signs_of_life(process.clone())?;
-    end_on_signal(process.clone())?;
+    life::give_signs(process.clone())?;
+    life::end_on_signal(process.clone())?;
     expiry::watch(process.clone())?;
     modules::tell(process.clone())?;
     let mut channel = Some(channel);
@@ -570,38 +568,4 @@ fn refused(code: &str, message: String) -> Reply {
     Reply::Refused {
         diagnostics: vec![Diagnostic { severity: Severity::Error, code, message, location, hint }],
     }
-}
-
-/// A thread of its own, so that a long order does not look like a hang.
-fn give_signs_of_life(process: Arc<EdgeProcess>) -> anyhow::Result<()> {
-    std::thread::Builder::new().name("beat".to_owned()).spawn(move || {
-        loop {
-            std::thread::sleep(BEAT);
-            let (edge, channel) = process.lock_living().clone();
-            let Some(channel) = channel else { continue };
-            let mut beat = edge.map(|edge| edge.pulse()).unwrap_or_default();
-            beat.wanted = process.builder.loader.wanted().take();
-            // Who no longer listens is noticed where orders are read.
-            if let Err(error) = channel.send(&Word::Beat(beat), &[]) {
-                tracing::debug!(%error, "a sign of life could not be given");
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// The supervisor orders what happens at a signal; one sent to this process is for an edge that has none.
-fn end_on_signal(process: Arc<EdgeProcess>) -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if signals.forever().next().is_some() {
-            process.pause();
-            process.health.drain();
-            let limits = process.lock().in_force.as_ref().map(|ready| ready.generation.snapshot.drain);
-            process.lock().drain = limits;
-            process.finish();
-            std::process::exit(EXIT_OK.into());
-        }
-    })?;
-    Ok(())
 }

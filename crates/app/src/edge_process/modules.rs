@@ -8,6 +8,7 @@ use api::process::{Suspect, Switch, Word};
 use base::module::Module;
 
 use super::EdgeProcess;
+use crate::builder::now;
 
 /// Modules and how often each has failed.
 pub(super) type Failures = Vec<(Module, u64)>;
@@ -36,7 +37,7 @@ impl EdgeProcess {
                 "an edge process hung in this module; it is passed over here"
             );
         }
-        self.builder.loader.modules().suspect(suspects);
+        self.builder.loader.modules().suspect(suspects, now());
     }
 
     pub(super) fn module_status(&self) -> ModuleStatus {

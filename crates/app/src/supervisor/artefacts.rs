@@ -79,12 +79,13 @@ impl Artefacts {
         self.in_force.get(feed)
     }
 
-    /// Those in force, for `rempart status`.
-    pub fn status(&self) -> Vec<ArtefactStatus> {
+    /// Those in force, for `rempart status`; `held` is what the edge says that it holds.
+    pub fn status(&self, held: &[(String, String)]) -> Vec<ArtefactStatus> {
         let of = |(name, artefact): (&String, &Artefact)| ArtefactStatus {
             feed: name.clone(),
             kind: artefact.feed.kind.clone(),
             generation: artefact.generation,
+            content: held.iter().find(|(feed, _)| feed == name).map(|(_, content)| content.clone()),
             since: rfc3339(artefact.since),
             baking: artefact.bake.is_some(),
             unconfirmed: artefact.confirm.is_some(),
@@ -451,6 +452,12 @@ pub fn furnish_at_start(supervisor: &Supervisor, child: Arc<Child>) -> io::Resul
             let task = Task::Artefact { feed: feed.clone(), again: true, forced: false };
             match child.ask(task, &[package.as_fd()], LOAD) {
                 Ok(_) => {
+                    // The feeder compares what comes next with what is marked, so a refused one must not stay it.
+                    if store.active() != Some(generation)
+                        && let Err(error) = store.mark_active(generation)
+                    {
+                        tracing::warn!(feed = feed.name, %error, "what is in force could not be marked on disk");
+                    }
                     let (name, since) = (feed.name.clone(), now());
                     let artefact =
                         Artefact { feed, generation, package, since, bake: None, confirm: None, good: None };

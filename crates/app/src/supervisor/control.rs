@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use api::admin::{GenerationSource, Refusal, ReloadOutcome};
 use api::diagnostic::{Diagnostic, Severity as FindingSeverity};
 use api::process::{Load, LoadFrom, Loaded, MetricsOrder, Reply, Task, Watched};
-use base::happening::{Component, Happening, Severity, What};
+use base::happening::{Component, Happening, IN_PART, Severity, What};
 
 use super::child::{AskError, Child};
 use super::fleet::{Fleet, Force, SMALL, Standby, Unconfirmed};
@@ -146,9 +146,17 @@ impl Supervisor {
 
     fn tell_of_activation(&self, by: &str) {
         let number = self.fleet().force.loaded.number;
-        let message = format!("generation {number} of the configuration is in force");
+        let left_out = self.edge_status().map(|edge| edge.modules.reverted).unwrap_or_default();
+        let but: String = left_out
+            .iter()
+            .map(|site| {
+                format!(", but for {}, which is served as in generation {}", site.site, site.generation)
+            })
+            .collect();
+        let cause = if left_out.is_empty() { "activated" } else { IN_PART };
+        let message = format!("generation {number} of the configuration is in force{but}");
         let (what, component) = (What::GenerationActivated, Component::Configuration);
-        let happening = Happening::new(now(), what, Severity::Info, component, "activated", message);
+        let happening = Happening::new(now(), what, Severity::Info, component, cause, message);
         self.journal.tell(happening.with_generation(number).done_by(by));
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base::happening::{Component, Happening, Severity, What};
 
-use crate::builder::now;
+use crate::builder::{now, rfc3339};
 
 /// Happenings kept; what is older than these is in the processes' log only.
 const KEPT: usize = 1024;
@@ -21,14 +21,30 @@ struct Kept {
     happenings: VecDeque<Happening>,
 }
 
+impl Kept {
+    /// An edge knows which generation has a setting that is not good, not who brought it and when.
+    fn name_author(&self, happening: &mut Happening) {
+        let brought = |one: &&Happening| {
+            one.what == What::GenerationActivated && one.generation == happening.generation
+        };
+        let Some(activated) = self.happenings.iter().rev().find(brought) else { return };
+        let by = activated.by.as_deref().unwrap_or("somebody");
+        happening.message += &format!("; brought by {by} at {}", rfc3339(activated.at));
+        happening.by.clone_from(&activated.by);
+    }
+}
+
 impl Journal {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes one in; the oldest goes when there is no room.
-    pub fn tell(&self, happening: Happening) {
+    pub fn tell(&self, mut happening: Happening) {
         let mut kept = self.lock();
+        if happening.what == What::SiteReverted && happening.by.is_none() {
+            kept.name_author(&mut happening);
+        }
         if kept.happenings.len() == KEPT {
             kept.happenings.pop_front();
         }
@@ -54,7 +70,33 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use base::time::Timestamp;
+
     use super::*;
+
+    #[test]
+    fn a_site_that_went_back_is_told_with_who_brought_what_it_went_back_from() {
+        let journal = Journal::default();
+        let told = |what, generation| {
+            let happening = Happening::new(
+                Timestamp::from_unix(std::time::Duration::from_secs(86_400)),
+                what,
+                Severity::Info,
+                Component::Modules,
+                "x",
+                "text".into(),
+            );
+            happening.with_generation(generation)
+        };
+        journal.tell(told(What::GenerationActivated, 2).done_by("user 7"));
+        journal.tell(told(What::GenerationActivated, 3).done_by("root"));
+        journal.tell(told(What::SiteReverted, 2));
+        journal.tell(told(What::SiteReverted, 4));
+        let (taken, _) = journal.since(2, 10);
+        assert_eq!(taken[0].by.as_deref(), Some("user 7"));
+        assert_eq!(taken[0].message, "text; brought by user 7 at 1970-01-02T00:00:00Z");
+        assert_eq!((taken[1].by.as_deref(), taken[1].message.as_str()), (None, "text"));
+    }
 
     #[test]
     fn everybody_reads_on_from_where_they_were() {

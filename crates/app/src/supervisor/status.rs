@@ -26,8 +26,9 @@ impl Supervisor {
         if fleet.refused.is_none() {
             warnings.extend(self.warning_about_file(&fleet.force.loaded.text_hash));
         }
-        let EdgeStatus { warnings: own, metrics, sites, requests, connections, mut modules, .. } = match edge
-        {
+        let EdgeStatus {
+            warnings: own, metrics, sites, requests, connections, mut modules, artefacts, ..
+        } = match edge {
             Ok(edge) => edge,
             Err(problem) => EdgeStatus { warnings: vec![problem], ..EdgeStatus::default() },
         };
@@ -62,7 +63,7 @@ impl Supervisor {
             requests,
             connections,
             baking: fleet.force.bake.is_some(),
-            artefacts: fleet.artefacts.status(),
+            artefacts: fleet.artefacts.status(&artefacts),
             bans: fleet.bans.iter().filter(|ban| ban.until > now()).cloned().collect(),
             modules,
         }

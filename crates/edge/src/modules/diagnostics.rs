@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{LazyLock, Once};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use base::module::Module;
 
@@ -46,7 +46,14 @@ impl Limiter {
     }
 }
 
-static REPORTS: LazyLock<(Instant, Limiter)> = LazyLock::new(|| (Instant::now(), Limiter::default()));
+static REPORTS: LazyLock<(Instant, Limiter)> = LazyLock::new(|| (start(), Limiter::default()));
+
+/// Seconds are counted from where one of the wall clock began, so that no second of a log has more reports than the budget. The
+/// clock may be set later on; the budget goes by the other one.
+fn start() -> Instant {
+    let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
+    now.checked_sub(Duration::from_nanos(wall.subsec_nanos().into())).unwrap_or(now)
+}
 
 /// The budget of this process: whether something may be reported now, and how much was left out before.
 pub fn admit() -> Option<u64> {

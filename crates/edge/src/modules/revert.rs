@@ -9,11 +9,14 @@ use base::time::Timestamp;
 use snapshot::generation::Site;
 use snapshot::outline;
 
+use super::diagnostics;
 use super::state::SiteModules;
 use crate::generation::SiteRuntime;
 
 /// For so long after a generation was loaded a failing module is put down to what it changed.
 pub const WINDOW: Duration = Duration::from_secs(600);
+/// Why a module is passed over that did not come back.
+pub(super) const HUNG: &str = "hung";
 /// Settings named in a message.
 const MAX_NAMED: usize = 8;
 
@@ -49,18 +52,22 @@ fn changed_modules(before: &Site, now: &Site) -> u32 {
 }
 
 pub(super) fn passed_over(module: Module, site: &SiteModules, reason: &str, at: Timestamp) -> Happening {
+    let failed = match reason {
+        HUNG => "did not come back from a request".to_owned(),
+        other => format!("failed again and again ({other})"),
+    };
     let message = format!(
-        "{module} failed again and again ({reason}) and is passed over at {} for now: {}",
+        "{module} {failed} and is passed over at {} for now: {}",
         site.name,
         module.failure_policy().describe()
     );
-    tracing::error!(module = module.name(), site = &*site.name, "{message}");
+    report(module, site, Severity::Warning, &message);
     happening(What::BreakerOpened, Severity::Warning, reason, message, module, site, at)
 }
 
 pub(super) fn works_again(module: Module, site: &SiteModules, at: Timestamp) -> Happening {
     let message = format!("{module} works again at {}", site.name);
-    tracing::info!(module = module.name(), site = &*site.name, "{message}");
+    report(module, site, Severity::Info, &message);
     happening(What::BreakerClosed, Severity::Info, "works-again", message, module, site, at)
 }
 
@@ -76,9 +83,19 @@ pub(super) fn reverted(
         "{} is served as in generation {} again, because {module} failed ({reason}) with what generation {generation} changed: {}",
         site.name, earlier.number, earlier.settings
     );
-    tracing::error!(module = module.name(), site = &*site.name, "{message}");
+    report(module, site, Severity::Warning, &message);
     happening(What::SiteReverted, Severity::Warning, reason, message, module, site, at)
         .with_generation(generation)
+}
+
+/// Into the program's log, within the budget: a module may fail at thousands of sites in the same second.
+fn report(module: Module, site: &SiteModules, severity: Severity, message: &str) {
+    let Some(left_out) = diagnostics::admit() else { return };
+    let (module, site) = (module.name(), &*site.name);
+    match severity {
+        Severity::Info => tracing::info!(module, site, left_out, "{message}"),
+        Severity::Warning | Severity::Critical => tracing::error!(module, site, left_out, "{message}"),
+    }
 }
 
 fn happening(

@@ -11,8 +11,10 @@ use std::time::Instant;
 use api::process::{Suspect, Switch};
 use base::happening::Happening;
 use base::module::{Module, Reason};
+use base::time::Timestamp;
 
 use super::breaker::{Admission, Breaker, Change, Standing};
+use super::revert;
 
 /// Sites with switches and breakers of their own; those beyond share one of each.
 pub const MAX_SITES: usize = 16_384;
@@ -226,8 +228,9 @@ impl Modules {
         }
     }
 
-    /// Opens the breakers of what an edge process hung in. Sites are known by name even before a generation has them.
-    pub fn suspect(&self, suspects: &[Suspect]) {
+    /// Opens the breakers of what a thread of this process hangs in, or one of a process before it. Sites are known by name even
+    /// before a generation has them.
+    pub fn suspect(&self, suspects: &[Suspect], at: Timestamp) {
         for suspect in suspects {
             let Some(module) = Module::by_name(&suspect.module) else { continue };
             let site = self.site(&Arc::from(suspect.site.as_str()));
@@ -238,6 +241,7 @@ impl Modules {
             site.note_attention(module, breaker);
             if !was_open {
                 self.count_open(module, true);
+                self.tell(revert::passed_over(module, &site, revert::HUNG, at));
             }
         }
     }
@@ -309,8 +313,6 @@ fn off_at(switches: &[Switch], site: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use base::time::Timestamp;
-
     use super::*;
 
     fn switch(module: &str, site: Option<&str>) -> Switch {
@@ -372,7 +374,11 @@ mod tests {
     fn suspects_are_passed_over_from_the_first_request_on() {
         let modules = Modules::default();
         let suspect = Suspect { module: "trial".to_owned(), site: "a".to_owned(), times: 1 };
-        modules.suspect(&[suspect.clone(), Suspect { module: "unheard-of".to_owned(), ..suspect }]);
+        modules.suspect(
+            &[suspect.clone(), Suspect { module: "unheard-of".to_owned(), ..suspect }],
+            Timestamp(0),
+        );
+        assert_eq!(modules.news().unwrap().try_iter().count(), 1);
         let site = modules.site(&"a".into());
         assert_eq!(site.admit(Module::Trial, || 0), Err(Reason::BreakerOpen));
         assert!(modules.open_breakers(9)[0].standing.suspect);

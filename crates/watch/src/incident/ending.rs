@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use base::happening::{Happening, Severity, What};
+use base::happening::{Happening, IN_PART, Severity, What};
 
 use super::Incident;
 
@@ -46,10 +46,11 @@ pub fn ends(incident: &Incident, happening: &Happening) -> bool {
     let same_subject = incident.component == happening.component && incident.subject == happening.subject;
     let same_place = same_subject && incident.site == happening.site;
     match (incident.what, happening.what) {
-        (What::GenerationRefused | What::SiteReverted, What::GenerationActivated)
+        (What::SiteReverted, What::GenerationActivated) => happening.cause != IN_PART,
+        (What::GenerationRefused, What::GenerationActivated)
         | (What::GenerationReverted, What::GenerationActivated | What::GenerationBaked) => {
             // Feeds bake under the same name.
-            incident.component == happening.component || incident.what == What::SiteReverted
+            incident.component == happening.component
         }
         (What::ArtefactRefused | What::ArtefactExpiring, What::ArtefactActivated)
         | (What::ArtefactReverted, What::ArtefactActivated | What::GenerationBaked)

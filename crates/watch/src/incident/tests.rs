@@ -12,6 +12,7 @@ const CASES: &[(&str, &str)] = &[
     ("suspects", include_str!("cases/suspects.txt")),
     ("quiet", include_str!("cases/quiet.txt")),
     ("configuration", include_str!("cases/configuration.txt")),
+    ("site", include_str!("cases/site.txt")),
 ];
 
 /// A line is `MINUTE {fields of a happening}`, `MINUTE passed`, or, beginning with `=`, an incident that must be there then.

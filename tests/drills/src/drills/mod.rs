@@ -1,6 +1,9 @@
 //! The drills, one file each. A new one is a file here and a line in `ALL`.
 
+mod d01_feature_file_doubles;
+mod d02_module_panic;
 mod d09_control_plane_lost;
+mod d12_valid_setting;
 mod d14_delayed_crash;
 mod d15_null_policy;
 mod d16_boot_loop;
@@ -16,7 +19,10 @@ use crate::{Drill, DrillError};
 
 /// Every drill, by number.
 pub const ALL: &[&Drill] = &[
+    &d01_feature_file_doubles::DRILL,
+    &d02_module_panic::DRILL,
     &d09_control_plane_lost::DRILL,
+    &d12_valid_setting::DRILL,
     &d14_delayed_crash::DRILL,
     &d15_null_policy::DRILL,
     &d16_boot_loop::DRILL,

@@ -105,6 +105,7 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
             rotate_bytes: 1,
         },
         analytics: None,
+        watch: None,
         drain: Drain::default(),
         standby: true,
         bake: std::time::Duration::from_secs(60),
