@@ -26,11 +26,7 @@ pub struct Policy {
 #[serde(deny_unknown_fields)]
 pub struct HeaderRule {
     /// Its name; upper and lower case are the same.
-<<<<<<< HEAD
     #[schemars(example = "X-Api-Key")]
-=======
-    #[schemars(example = "X-Api-Version")]
->>>>>>> h5-e
     pub name: String,
     /// The whole value of one of its lines. Left out, any value counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
