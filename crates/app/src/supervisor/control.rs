@@ -366,7 +366,7 @@ impl Supervisor {
     }
 }
 
-fn refusal(diagnostics: &[Diagnostic]) -> Happening {
+pub(super) fn refusal(diagnostics: &[Diagnostic]) -> Happening {
     let first = diagnostics.iter().find(|found| found.severity == FindingSeverity::Error);
     let (cause, reason) =
         first.map_or(("refused", "no reason given"), |found| (found.code.as_str(), &found.message));
