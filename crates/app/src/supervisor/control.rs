@@ -135,6 +135,7 @@ impl Supervisor {
             found.hint = Some("change it, or restart Rempart to have it tried once more".to_owned());
             return self.refuse(vec![found]);
         }
+        self.journal.brings(tasted.loaded.number, by, now());
         match self.put_in_force(tasted, source) {
             Ok(outcome) => {
                 self.tell_of_activation(by);
@@ -365,7 +366,7 @@ impl Supervisor {
     }
 }
 
-fn refusal(diagnostics: &[Diagnostic]) -> Happening {
+pub(super) fn refusal(diagnostics: &[Diagnostic]) -> Happening {
     let first = diagnostics.iter().find(|found| found.severity == FindingSeverity::Error);
     let (cause, reason) =
         first.map_or(("refused", "no reason given"), |found| (found.code.as_str(), &found.message));

@@ -177,6 +177,9 @@ impl Fleet {
             challenges: self.challenges.clone(),
             suspects: self.suspects.clone(),
         };
+        // It was told before, but what has come or gone since then passed by whoever was being made ready.
+        child.tell(Task::Bans { bans: self.bans.clone() });
+        child.tell(Task::Switches { switches: self.switches.clone() });
         child.ask(Task::Activate(order), &descriptors, TAKE_OVER)?;
         child.tell(Task::Supervision(self.supervision.clone()));
         Ok(())
