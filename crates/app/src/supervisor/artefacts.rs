@@ -185,20 +185,20 @@ impl Supervisor {
         let feed = self.admit(offer)?;
         let tasted = self.taste_artefact(offer, &feed)?;
         let task = Task::Artefact { feed: feed.clone(), again: false, forced: offer.forced };
-        let done = self.activate_artefact(task, &offer.package);
-        if let Err(error) = done {
-            tasted.child.kill();
-            let findings = match error {
-                AskError::Refused(findings) => findings,
-                other => {
-                    let message = format!("the edge could not take {}: {other}", offer.name);
-                    self.give_up(&offer.name, offer.generation, &message);
-                    vec![finding("not-activated", message)]
-                }
-            };
-            return Err(findings);
+        match self.activate_artefact(task, &offer.package) {
+            Ok(edge) => self.commit_artefact(offer, feed, tasted, &edge),
+            Err(error) => {
+                tasted.child.kill();
+                Err(match error {
+                    AskError::Refused(findings) => findings,
+                    other => {
+                        let message = format!("the edge could not take {}: {other}", offer.name);
+                        self.give_up(&offer.name, offer.generation, &message);
+                        vec![finding("not-activated", message)]
+                    }
+                })
+            }
         }
-        self.commit_artefact(offer, feed, tasted)
     }
 
     /// What can be told without trying it.
@@ -265,14 +265,32 @@ impl Supervisor {
         tasted
     }
 
-    /// Has the edge that serves load it.
-    fn activate_artefact(&self, task: Task, package: &File) -> Result<(), AskError> {
+    /// Has the edge that serves load it; answers which one that was.
+    fn activate_artefact(&self, task: Task, package: &File) -> Result<Arc<Child>, AskError> {
         let active = self.fleet().active.clone().ok_or(AskError::Gone)?;
         // If it dies over this, that is not the fault of the configuration.
         self.fleet().suspect = Some(active.clone());
-        let done = active.ask(task, &[package.as_fd()], LOAD).map(drop);
+        let done = active.ask(task, &[package.as_fd()], LOAD);
         self.fleet().suspect = None;
-        done
+        done.map(|_| active)
+    }
+
+    /// An edge may have died right after it had loaded what is in force now; then another one serves, without it.
+    fn make_up_for(&self, edge: &Arc<Child>, name: &str) {
+        let (active, given) = {
+            let fleet = self.fleet();
+            let given = fleet.artefacts.given().unwrap_or_default();
+            (fleet.active.clone(), given.into_iter().find(|given| given.feed.name == name))
+        };
+        // Where there is none yet, the next one gets it before it serves.
+        let (Some(active), Some(given)) = (active, given) else { return };
+        if Arc::ptr_eq(&active, edge) {
+            return;
+        }
+        if let Err(error) = active.ask(given.order(), &[given.package.as_fd()], LOAD) {
+            tracing::error!(feed = name, %error, "the edge does not hold what is in force, and is replaced");
+            active.kill();
+        }
     }
 
     fn commit_artefact(
@@ -280,6 +298,7 @@ impl Supervisor {
         offer: &Offer,
         feed: FeedSettings,
         tasted: Tasted,
+        edge: &Arc<Child>,
     ) -> Result<(), Vec<Diagnostic>> {
         let package = offer.package.try_clone();
         let package = package.map_err(|error| vec![finding("no-package", error.to_string())])?;
@@ -306,11 +325,11 @@ impl Supervisor {
             good,
         };
         fleet.artefacts.in_force.insert(offer.name.clone(), artefact);
-        let number = tasted.loaded.number;
-        let standby = Standby { child: tasted.child, number };
+        let standby = Standby { child: tasted.child, held: fleet.held() };
         let old = if fleet.force.loaded.standby { fleet.standby.replace(standby) } else { Some(standby) };
         old.into_iter().for_each(|old| old.child.kill());
         drop(fleet);
+        self.make_up_for(edge, &offer.name);
         let message = format!("generation {} of {} is in force", offer.generation, offer.name);
         self.tell_of(What::ArtefactActivated, Severity::Info, offer, "activated", message);
         match kept {
@@ -448,14 +467,15 @@ impl Supervisor {
     fn return_to(&self, feed: FeedSettings, generation: u64, package: File) {
         let name = feed.name.clone();
         let task = Task::Artefact { feed: feed.clone(), again: true, forced: false };
-        match self.activate_artefact(task, &package) {
-            Ok(()) => {}
+        let edge = self.activate_artefact(task, &package);
+        let artefact =
+            Artefact { feed, generation, package, since: now(), bake: None, confirm: None, good: None };
+        self.fleet().artefacts.in_force.insert(name.clone(), artefact);
+        match edge {
+            Ok(edge) => self.make_up_for(&edge, &name),
             // Who is started instead of it gets the right one.
             Err(error) => tracing::warn!(feed = name, %error, "the edge did not go back"),
         }
-        let artefact =
-            Artefact { feed, generation, package, since: now(), bake: None, confirm: None, good: None };
-        self.fleet().artefacts.in_force.insert(name, artefact);
     }
 }
 

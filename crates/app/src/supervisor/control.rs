@@ -225,7 +225,7 @@ impl Supervisor {
     ) -> ReloadOutcome {
         let Tasted { child, loaded, package } = tasted;
         fleet.sockets.put_in_force(plan);
-        let (number, standby) = (loaded.number, loaded.standby);
+        let (number, is_wanted) = (loaded.number, loaded.standby);
         tracing::info!(generation = number, id = loaded.id, "a new generation is in force");
         let undone = std::mem::take(&mut fleet.force.warnings);
         fleet.set_force(Force::now(loaded, source, package));
@@ -236,11 +236,8 @@ impl Supervisor {
         fleet.suspect = None;
         fleet.refused = None;
         let old = fleet.standby.take();
-        let needless = if standby {
-            fleet.standby.replace(Standby { child, number })
-        } else {
-            Some(Standby { child, number })
-        };
+        let standby = Standby { child, held: fleet.held() };
+        let needless = if is_wanted { fleet.standby.replace(standby) } else { Some(standby) };
         for standby in old.into_iter().chain(needless) {
             standby.child.kill();
         }
