@@ -293,12 +293,17 @@ fn kill_child(rempart: &Rempart, role: ProcessRole) {
     }
 }
 
-/// Everything has settled: one edge serves, and tells what it holds.
-fn settled(rempart: &Rempart) -> Status {
-    rempart.await_status("a settled state", |status| {
+/// Everything has settled: one edge serves, and holds what the supervisor says is in force. While something comes into force the
+/// one is a moment ahead of the other.
+fn settled(rempart: &Rempart, known: &Mutex<Known>) -> Status {
+    rempart.await_status("an edge with what is said to be in force", |status| {
+        let good = &known.lock().unwrap().good;
         process_of(status, ProcessRole::Edge).is_some()
             && !status.sites.is_empty()
-            && status.artefacts.iter().all(|held| held.content.is_some())
+            && status
+                .artefacts
+                .iter()
+                .all(|held| held.content.is_some() && held.content.as_ref() == good.get(&held.generation))
     })
 }
 
@@ -342,7 +347,7 @@ fn survives(kills: u32) {
             writer.join().unwrap();
             place.run()
         });
-        let status = settled(&rempart);
+        let status = settled(&rempart, &known);
         println!("kill {kill} of {victim:?}: {} and {:?}", status.number, status.artefacts.first());
         let mut known = known.lock().unwrap();
         known.judge(&status, &place);
