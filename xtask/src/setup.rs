@@ -39,6 +39,12 @@ const TESTS: &[Need] = &[
     Need { package: "nghttp2-client", probe: Probe::Program("h2load") },
     Need { package: "pebble", probe: Probe::Program("pebble") },
     Need { package: "systemd", probe: Probe::Program("systemd-socket-activate") },
+    // For drills 1 and 26.
+    Need { package: "clickhouse-server", probe: Probe::Program("clickhouse-server") },
+    Need {
+        package: "libfaketime",
+        probe: Probe::Runs(&["sh", "-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"]),
+    },
     Need { package: "chromium", probe: Probe::Program("chromium") },
     Need { package: "chromium-driver", probe: Probe::Program("chromedriver") },
 ];

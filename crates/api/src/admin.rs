@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use base::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::CertificateStatus;
 use crate::diagnostic::Diagnostic;
-use crate::process::Supervision;
+use crate::process::{Ban, Supervision, Switch};
 
 /// Longest request line the socket reads, in bytes.
 pub const MAX_REQUEST_BYTES: u64 = 64 * 1024;
@@ -18,7 +19,42 @@ pub enum Request {
     /// What runs, since when, and what is wrong with it.
     Status,
     /// Read the configuration again and put it in force if it is good.
-    Reload,
+    Reload {
+        /// Even when it takes more away than a change may. It must be confirmed then, or is taken back.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Carry out a signal (`api::signal`), as it was sealed.
+    Signal {
+        /// Its text.
+        sealed: String,
+    },
+    /// Switch a module on again. (Off goes as a signal: what adds nothing may travel sealed.)
+    Enable {
+        /// The module.
+        module: String,
+        /// The site it was switched off at; `None` is the switch for every one.
+        site: Option<String>,
+    },
+    /// What is known of every feed.
+    Feeds,
+    /// Look at the source of a feed now, or let a frozen one go on.
+    Feed {
+        /// The feed.
+        name: String,
+        /// Let it go on.
+        #[serde(default)]
+        thaw: bool,
+        /// Take what comes even if it differs more than it may. It must be confirmed then, or is taken back.
+        #[serde(default)]
+        force: bool,
+    },
+    /// A forced change is as wanted and shall stay.
+    Confirm {
+        /// The feed; `None` is the configuration.
+        #[serde(default)]
+        feed: Option<String>,
+    },
     /// What would change if these `key = value` lines (see `Answer::Outline`) came into force.
     Outline,
     /// Finish requests in flight, then end the process.
@@ -65,6 +101,16 @@ pub enum Answer {
         /// All of them.
         certificates: Vec<CertificateStatus>,
     },
+    /// To `Feeds`.
+    Feeds {
+        /// All that the generation in force wants.
+        feeds: Vec<FeedStatus>,
+    },
+    /// To `Signal` and `Enable`: it was carried out.
+    Signalled {
+        /// What was done.
+        message: String,
+    },
     /// Done.
     Done,
     /// The request was not understood or not allowed.
@@ -87,6 +133,9 @@ pub struct ReloadOutcome {
     pub generation: String,
     /// Errors (when refused) and warnings.
     pub diagnostics: Vec<Diagnostic>,
+    /// Seconds in which it must be confirmed, when it was forced.
+    #[serde(default)]
+    pub confirm_seconds: Option<u64>,
 }
 
 /// Outcome of an upgrade.
@@ -133,6 +182,12 @@ pub enum ProcessRole {
     Draining,
     /// Gets and renews certificates.
     Keeper,
+    /// Fetches and checks data files.
+    Feeder,
+    /// Collects events.
+    Analytics,
+    /// Probes, announces, notifies.
+    Watch,
 }
 
 /// What an edge process tells of itself.
@@ -150,6 +205,54 @@ pub struct EdgeStatus {
     pub requests: u64,
     /// Client connections open now.
     pub connections: u64,
+    /// Data files it holds: feed and hash of the content.
+    #[serde(default)]
+    pub artefacts: Vec<(String, String)>,
+    /// What modules do not do as they should.
+    #[serde(default)]
+    pub modules: ModuleStatus,
+}
+
+/// Where modules are not asked, or failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleStatus {
+    /// What is switched off, by whoever may.
+    pub switches: Vec<Switch>,
+    /// What is passed over because it failed; at most `MAX_BREAKERS`.
+    pub breakers: Vec<BreakerStatus>,
+    /// Sites that are served as in the generation before.
+    pub reverted: Vec<RevertedSite>,
+}
+
+/// Breakers that are listed.
+pub const MAX_BREAKERS: usize = 100;
+
+/// A module that is passed over at a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerStatus {
+    /// The module.
+    pub module: String,
+    /// The site.
+    pub site: String,
+    /// Seconds since it is passed over.
+    pub open_seconds: u64,
+    /// Seconds until it is tried again.
+    pub probe_in_seconds: u64,
+    /// A process hung in it.
+    pub hung: bool,
+    /// What becomes of requests meanwhile.
+    pub meanwhile: String,
+}
+
+/// A site that went back to its settings of before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevertedSite {
+    /// The site.
+    pub site: String,
+    /// The generation it is served by.
+    pub generation: u64,
+    /// The settings that were not good.
+    pub settings: String,
 }
 
 /// State of a running Rempart.
@@ -189,6 +292,38 @@ pub struct Status {
     pub requests: u64,
     /// Client connections open now.
     pub connections: u64,
+    /// Whether the configuration in force is still watched: should it fail, the one before comes back.
+    #[serde(default)]
+    pub baking: bool,
+    /// Data files in force.
+    #[serde(default)]
+    pub artefacts: Vec<ArtefactStatus>,
+    /// Networks that are turned away.
+    #[serde(default)]
+    pub bans: Vec<Ban>,
+    /// What modules do not do as they should.
+    #[serde(default)]
+    pub modules: ModuleStatus,
+}
+
+/// A data file in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtefactStatus {
+    /// Its feed.
+    pub feed: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its generation.
+    pub generation: u64,
+    /// Hash of its content, as the edge that serves tells it; `None` when that tells nothing.
+    #[serde(default)]
+    pub content: Option<String>,
+    /// When it came into force, RFC 3339.
+    pub since: String,
+    /// Whether it is still watched: should the edge fail, the one before comes back.
+    pub baking: bool,
+    /// Whether it was forced and waits to be confirmed.
+    pub unconfirmed: bool,
 }
 
 /// Where the generation in force came from.
@@ -252,4 +387,42 @@ pub struct OriginStatus {
     pub requests: u64,
     /// Of those, failures.
     pub failures: u64,
+}
+
+/// What is known of a feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedStatus {
+    /// Its name.
+    pub name: String,
+    /// The kind of artefact it is.
+    pub kind: String,
+    /// The generation in force; `None` is none.
+    pub generation: Option<u64>,
+    /// Since when, as far as this process knows.
+    pub since: Option<Timestamp>,
+    /// It is still watched, and not yet the one to go back to.
+    pub baking: bool,
+    /// It was forced and waits for `rempart confirm`.
+    pub unconfirmed: bool,
+    /// The generation to go back to.
+    pub good: Option<u64>,
+    /// Since when nothing new is taken, because it went back and forth.
+    pub frozen: Option<Timestamp>,
+    /// What is wrong with its source, one for each cause.
+    pub refusals: Vec<FeedRefusal>,
+}
+
+/// Why what the source of a feed holds is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedRefusal {
+    /// A stable code.
+    pub cause: String,
+    /// For people.
+    pub message: String,
+    /// The latest generation refused for it, where one could be told.
+    pub generation: Option<u64>,
+    /// Since when.
+    pub since: Timestamp,
+    /// How often.
+    pub count: u64,
 }

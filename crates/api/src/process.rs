@@ -6,11 +6,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use base::happening::Happening;
+use base::time::Timestamp;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::GenerationSource;
 use crate::certificates::{AcmeSettings, Challenge};
 use crate::diagnostic::{Diagnostic, Location};
+use crate::roles::{FeedSettings, RoleSettings};
 
 /// Largest frame, in bytes: the status of ten thousand sites fits.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -85,6 +89,63 @@ pub enum Task {
         /// Lower case.
         names: Vec<String>,
     },
+    /// To a role beside the edge: what it shall do from now on. Answer: `Done` or `Refused`.
+    Settings {
+        /// All of it.
+        settings: RoleSettings,
+    },
+    /// To analytics and watch: this happened. Nothing is answered.
+    Happened {
+        /// In order.
+        happenings: Vec<Happening>,
+    },
+    /// Load an artefact other than the configuration, and put it in force if a generation is; the one before stays when it is
+    /// refused. Answer: `Done` or `Refused`.
+    ///
+    /// Descriptor: its package.
+    Artefact {
+        /// Its feed: whose keys count, and what it may hold.
+        feed: FeedSettings,
+        /// It was in force before: nothing is asked about what is in force now.
+        #[serde(default)]
+        again: bool,
+        /// It may differ from what is in force as much as it likes.
+        #[serde(default)]
+        forced: bool,
+    },
+    /// Forget an artefact: nothing of this feed is in force from now on. Answer: `Done`.
+    Withdraw {
+        /// The name of its feed.
+        name: String,
+    },
+    /// To a role beside the edge: write down what you hold; you are ended afterwards. Answer: `Done`.
+    End,
+    /// What is switched off, all of it; replaces what was said before. Answer: `Done`.
+    Switches {
+        /// All that is off.
+        switches: Vec<Switch>,
+    },
+    /// Who is banned, all of it; replaces what was said before. Answer: `Done`.
+    Bans {
+        /// All of them.
+        bans: Vec<Ban>,
+    },
+    /// Only to the feeder: what became of what it offered with this number. Nothing is answered.
+    Offered {
+        /// Of `Word::Offer`.
+        serial: u64,
+        /// Why it was refused; empty when it is in force.
+        findings: Vec<Diagnostic>,
+    },
+    /// Only to the feeder: look at this feed now, or let a frozen one go on. Answer: `Done` or `Refused`.
+    Feed {
+        /// The feed.
+        name: String,
+        /// Let it go on.
+        thaw: bool,
+        /// Take what comes even if it differs more than it may; it must be confirmed afterwards.
+        force: bool,
+    },
     /// Only to the keeper: renew or revoke these names now. Answer: `Done` or `Refused`.
     Certificate {
         /// Revoke instead of renew.
@@ -101,6 +162,10 @@ pub struct Load {
     pub number: u64,
     /// Where it comes from.
     pub from: LoadFrom,
+    /// With a configuration that is read anew and a descriptor: how it differs from that package may be beyond what a change
+    /// may take away.
+    #[serde(default)]
+    pub force: bool,
     /// What that is called towards people; kept for whoever adopts the process.
     #[serde(default)]
     pub source: GenerationSource,
@@ -157,6 +222,12 @@ pub struct Loaded {
     pub drain: DrainLimits,
     /// Certificates to be had from an authority; `None` when no site asks for it.
     pub acme: Option<AcmeSettings>,
+    /// Milliseconds that a change is watched before it is the one to go back to.
+    #[serde(default)]
+    pub bake_ms: u64,
+    /// What the roles beside the edge shall do; one that is not here is not wanted.
+    #[serde(default)]
+    pub roles: Vec<RoleSettings>,
     /// Threads that accept connections.
     pub threads: usize,
     /// Warnings.
@@ -210,6 +281,9 @@ pub struct Activate {
     /// What certificate authorities ask for.
     #[serde(default)]
     pub challenges: Vec<Challenge>,
+    /// Modules that processes before hung in; not to be asked there for a while.
+    #[serde(default)]
+    pub suspects: Vec<Suspect>,
 }
 
 /// What becomes of the metrics listener.
@@ -285,6 +359,43 @@ pub struct SetAside {
     pub times: u32,
 }
 
+/// A network that is turned away for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// Which.
+    pub network: IpNet,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// A module that an edge process hung in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// The module, as `base::module` names it.
+    pub module: String,
+    /// The site whose request it was.
+    pub site: String,
+    /// How many processes it was.
+    pub times: u32,
+}
+
+/// A module that is switched off, everywhere or at one site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// The module, as `base::module` names it.
+    pub module: String,
+    /// The site; `None` is every one.
+    pub site: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Who did it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// Counters of the supervisor, for the metrics listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervision {
@@ -333,6 +444,23 @@ pub enum Word {
         serial: u64,
         /// All that are pending.
         challenges: Vec<Challenge>,
+    },
+    /// From any child: this happened to it.
+    Happened {
+        /// What.
+        happening: Happening,
+    },
+    /// From the feeder: a package that passed all its checks. Confirmed by `Offered`. Descriptor: the package.
+    Offer {
+        /// Repeated in the answer.
+        serial: u64,
+        /// The feed.
+        name: String,
+        /// Generation of the package.
+        generation: u64,
+        /// It differs more than it may, and was forced: without a confirmation it is taken back.
+        #[serde(default)]
+        forced: bool,
     },
     /// To a supervisor that finds this edge running without one. Descriptors: the package in force, the sockets of all
     /// listeners, in order, and the metrics socket when there is one.
@@ -410,4 +538,7 @@ pub struct Beat {
     /// Names wanted on demand.
     #[serde(default)]
     pub wanted: Vec<String>,
+    /// Modules that threads have been in for half a second or longer.
+    #[serde(default)]
+    pub suspects: Vec<Suspect>,
 }

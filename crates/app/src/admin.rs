@@ -146,7 +146,7 @@ fn exchange(stream: UnixStream, supervisor: &Supervisor) -> io::Result<()> {
         let mut line = String::new();
         BufReader::new((&stream).take(MAX_REQUEST_BYTES)).read_line(&mut line)?;
         match serde_json::from_str(&line) {
-            Ok(request) => answer(request, supervisor),
+            Ok(request) => answer(request, supervisor, &who(&stream)?),
             Err(error) => Answer::Refused { message: format!("not a request: {error}") },
         }
     } else {
@@ -168,10 +168,36 @@ pub fn is_allowed(stream: &UnixStream) -> io::Result<bool> {
     Ok(peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
-fn answer(request: Request, supervisor: &Supervisor) -> Answer {
+/// Who asks, for the record.
+fn who(stream: &UnixStream) -> io::Result<String> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)?;
+    Ok(if peer.uid.is_root() { "root".to_owned() } else { format!("user {}", peer.uid.as_raw()) })
+}
+
+fn answer(request: Request, supervisor: &Supervisor, who: &str) -> Answer {
     match request {
         Request::Status => Answer::Status(Box::new(supervisor.status())),
-        Request::Reload => Answer::Reload(supervisor.reload()),
+        Request::Reload { force } => Answer::Reload(supervisor.reload(who, force)),
+        Request::Signal { sealed } => match supervisor.signal(&sealed, who) {
+            Ok(message) => Answer::Signalled { message },
+            Err(message) => Answer::Refused { message },
+        },
+        Request::Enable { module, site } => match supervisor.switch_on(&module, site.as_deref(), who) {
+            Ok(message) => Answer::Signalled { message },
+            Err(message) => Answer::Refused { message },
+        },
+        Request::Feeds => Answer::Feeds { feeds: supervisor.feeds() },
+        Request::Feed { name, thaw, force } => {
+            let done = supervisor.order_feed(name, thaw, force);
+            done.map_or_else(|message| Answer::Refused { message }, |()| Answer::Done)
+        }
+        Request::Confirm { feed } => {
+            let done = match feed {
+                None => supervisor.confirm(),
+                Some(name) => supervisor.confirm_artefact(&name),
+            };
+            done.map_or_else(|message| Answer::Refused { message }, |()| Answer::Done)
+        }
         Request::Outline => match supervisor.outline() {
             Some((generation, lines)) => Answer::Outline { generation, lines },
             None => Answer::Refused { message: "no edge answers at the moment".to_owned() },

@@ -49,7 +49,17 @@ pub enum Command {
     /// Check a configuration without putting it in force, and show what would change.
     Check(CheckArguments),
     /// Have the running Rempart read its configuration again.
-    Reload(Place),
+    Reload(ReloadArguments),
+    /// Say that a forced change is as wanted; without that it is taken back after ten minutes.
+    Confirm(ConfirmArguments),
+    /// Turn a network away for a while, at once.
+    Ban(BanArguments),
+    /// Go back to the last good generation of the configuration or of a feed, at once.
+    Revert(RevertArguments),
+    /// Switch a module off, at one site or everywhere, at once.
+    Disable(DisableArguments),
+    /// Switch a module on again.
+    Enable(EnableArguments),
     /// Show what runs, and what is wrong with it.
     Status(Place),
     /// Replace the running Rempart by another binary, without losing a connection; back to the old one if it does not do
@@ -57,6 +67,18 @@ pub enum Command {
     Upgrade(UpgradeArguments),
     /// List the certificates, their expiry and next renewal; renew or revoke some.
     Certs(CertsArguments),
+    /// List the data files; make packages and keys for them; let one go on that was frozen.
+    Feed(crate::feeds::FeedArguments),
+    /// Show requests and what happened to Rempart itself, as it happens or from the last days.
+    Events(crate::events::EventsArguments),
+    /// Watch requests, failures, anomalies and changes live.
+    Top(crate::top::TopArguments),
+    /// List what does not work, or did not for a while, with its cause and the changes before it.
+    Incidents(crate::watch::IncidentsArguments),
+    /// Try the ways in which incidents are told.
+    Watch(crate::watch::WatchArguments),
+    /// Re-enact famous outages against a Rempart of its own, and say what held.
+    Drill(DrillArguments),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -97,6 +119,85 @@ pub struct Place {
     /// The admin socket [default: admin.sock in the state folder].
     #[arg(long, global = true, value_name = "SOCKET", value_hint = ValueHint::FilePath, env = "REMPART_ADMIN")]
     pub admin: Option<PathBuf>,
+}
+
+/// Arguments of `reload`.
+#[derive(Args, Debug)]
+pub struct ReloadArguments {
+    /// Take it even when hosts or origins go that a change may not take away by itself. `rempart confirm` has to follow.
+    #[arg(long)]
+    pub force: bool,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `ban`.
+#[derive(Args, Debug)]
+pub struct BanArguments {
+    /// An address or a network, such as 192.0.2.0/24; a /16 of IPv4 or a /32 of IPv6 at most.
+    pub network: String,
+    /// Minutes, up to a day.
+    #[arg(long = "for", value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    pub minutes: u64,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: String,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `revert`.
+#[derive(Args, Debug)]
+pub struct RevertArguments {
+    /// The feed; the configuration, if none is named.
+    pub feed: Option<String>,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: String,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `disable`.
+#[derive(Args, Debug)]
+pub struct DisableArguments {
+    /// The module, such as request-policy.
+    pub module: String,
+    /// Only at this site.
+    #[arg(long)]
+    pub site: Option<String>,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: String,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `enable`.
+#[derive(Args, Debug)]
+pub struct EnableArguments {
+    /// The module.
+    pub module: String,
+    /// The site it was switched off at, if it was one.
+    #[arg(long)]
+    pub site: Option<String>,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Arguments of `confirm`.
+#[derive(Args, Debug)]
+pub struct ConfirmArguments {
+    /// The feed whose change it was; the configuration's, if none is named.
+    pub feed: Option<String>,
+    /// The running Rempart.
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Arguments of `run`.
@@ -175,6 +276,41 @@ pub enum CertsCommand {
     },
 }
 
+/// Arguments of `drill`.
+#[derive(Args, Debug)]
+pub struct DrillArguments {
+    /// Numbers or names of drills; without any, they are listed.
+    #[arg(value_name = "DRILL")]
+    pub which: Vec<String>,
+    /// Every drill.
+    #[arg(long, conflicts_with = "which")]
+    pub all: bool,
+    /// List the drills and what each needs.
+    #[arg(long, conflicts_with_all = ["which", "all"])]
+    pub list: bool,
+    /// Play without this safeguard, which must fail. Only with the binary built for it.
+    #[arg(long, value_name = "SAFEGUARD", conflicts_with = "controls")]
+    pub without: Option<String>,
+    /// Play each drill with every safeguard, and then without each of them, which must fail. Only with the binary built
+    /// for it.
+    #[arg(long)]
+    pub controls: bool,
+    /// Write a page for each drill, and a summary, into this folder.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub report: Option<PathBuf>,
+    /// Requests per second.
+    #[arg(long, value_name = "NUMBER", default_value_t = drills::RATE, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rate: u32,
+    /// The clock of the drill: seconds of an outage that pass in one.
+    #[arg(long, value_name = "NUMBER", default_value_t = drills::FACTOR, env = "REMPART_DRILL_FACTOR", value_parser = factor)]
+    pub factor: f64,
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    let factor: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (1.0..=3600.0).contains(&factor) { Ok(factor) } else { Err("from 1 to 3600".to_owned()) }
+}
+
 /// Arguments of the processes that `run` starts.
 #[derive(Args, Debug)]
 pub struct ChildArguments {
@@ -193,8 +329,16 @@ pub enum Role {
     Edge,
     /// Gets certificates.
     Keeper,
+    /// Collects events.
+    Analytics,
+    /// Looks for new data files.
+    Feeder,
+    /// Asks the sites from outside, and tells of incidents.
+    Watch,
     /// The demo site.
     DemoSite,
+    /// Ends what a drill has started when the drill is over, however it ended.
+    DrillGuard,
 }
 
 /// Arguments of `demo`.

@@ -7,25 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use acme::{Command, FileStore, Keeper, PublishError, Publisher, Reason};
-use anyhow::Context as _;
 use api::certificates::Challenge;
-use api::diagnostic::{Diagnostic, Severity};
-use api::process::{Order, Reply, Task, Word};
+use api::process::{Order, Task, Word};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::EXIT_OK;
 use crate::builder::now;
 use crate::channel::Channel;
+use crate::role;
 
 /// Orders waiting for the keeper.
 const COMMANDS: usize = 64;
 
 /// Runs until the supervisor has nothing more to say.
 pub fn run(state: &Path, stream: UnixStream) -> anyhow::Result<u8> {
-    let channel = Arc::new(Channel::new(stream)?);
-    let seed = getrandom::u64().context("this machine has no randomness")?;
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    channel.send(&Word::Hello { pid: std::process::id(), version, instance: format!("{seed:016x}") }, &[])?;
+    let (channel, seed) = role::begin(stream)?;
+    let channel = Arc::new(channel);
     let store = FileStore::open(state)?;
     let edge = Edge { channel: channel.clone(), serial: AtomicU64::new(0), waiting: Arc::default() };
     let (commands, received) = mpsc::channel(COMMANDS);
@@ -108,18 +105,7 @@ fn obey(channel: &Arc<Channel>, commands: &mpsc::Sender<Command>, waiting: &Wait
 }
 
 fn answer(channel: &Channel, id: u64, outcome: Result<(), String>) {
-    let reply = match outcome {
-        Ok(()) => Reply::Done,
-        Err(message) => {
-            let (severity, code) = (Severity::Error, "certificates".to_owned());
-            Reply::Refused {
-                diagnostics: vec![Diagnostic { severity, code, message, location: None, hint: None }],
-            }
-        }
-    };
-    if let Err(error) = channel.send(&Word::Answer { id, reply }, &[]) {
-        tracing::debug!(%error, "an answer could not be given");
-    }
+    role::answer(channel, id, "certificates", outcome);
 }
 
 /// An authority takes its time; other orders do not wait for it.

@@ -1,19 +1,28 @@
 //! The program: parse the command line, set up the program's own log, do what was asked.
 
 mod admin;
+mod analytics;
 mod builder;
 mod channel;
 mod cli;
 mod demo;
+mod drill;
 mod edge_process;
+mod events;
+mod feeder;
+mod feeds;
 mod keeper;
 mod package;
 mod reference;
 mod report;
+mod role;
 mod run;
+mod signals;
 mod sources;
 mod state;
 mod supervisor;
+mod top;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +32,8 @@ use anyhow::bail;
 use api::admin::{Answer, Request};
 use clap::{CommandFactory as _, Parser as _};
 use cli::{
-    CertsArguments, CertsCommand, CheckArguments, Cli, Command, DemoArguments, Place, UpgradeArguments,
+    CertsArguments, CertsCommand, CheckArguments, Cli, Command, ConfirmArguments, DemoArguments, Place,
+    ReloadArguments, UpgradeArguments,
 };
 use edge::telemetry::access_log::LogCounts;
 use edge::telemetry::metrics::Metrics;
@@ -61,10 +71,21 @@ pub fn main() -> ExitCode {
         Some(Command::Run(arguments)) => run::run(&arguments, &terminal),
         Some(Command::Demo(arguments)) => run::run_demo(&arguments, &terminal),
         Some(Command::Check(arguments)) => check(&arguments, &terminal),
-        Some(Command::Reload(place)) => reload(&place, &terminal),
+        Some(Command::Reload(arguments)) => reload(&arguments, &terminal),
+        Some(Command::Confirm(arguments)) => confirm(&arguments, &terminal),
+        Some(Command::Ban(arguments)) => signals::ban(&arguments, &terminal),
+        Some(Command::Revert(arguments)) => signals::revert(&arguments, &terminal),
+        Some(Command::Disable(arguments)) => signals::disable(&arguments, &terminal),
+        Some(Command::Enable(arguments)) => signals::enable(&arguments, &terminal),
         Some(Command::Status(place)) => status(&place, &terminal),
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
+        Some(Command::Feed(arguments)) => feeds::run(arguments, &terminal),
+        Some(Command::Events(arguments)) => events::events(&arguments, &terminal),
+        Some(Command::Top(arguments)) => top::top(&arguments, &terminal),
+        Some(Command::Incidents(arguments)) => watch::incidents(&arguments, &terminal),
+        Some(Command::Watch(arguments)) => watch::watch(&arguments, &terminal),
+        Some(Command::Drill(arguments)) => drill::drill(&arguments, &terminal),
         Some(Command::Child(arguments)) => run::run_child(&arguments),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "rempart", &mut std::io::stdout());
@@ -117,8 +138,19 @@ fn unreached(terminal: &Terminal, error: &anyhow::Error) -> u8 {
     EXIT_UNREACHED
 }
 
-fn reload(place: &Place, terminal: &Terminal) -> anyhow::Result<u8> {
-    let outcome = match ask(place, &Request::Reload) {
+fn confirm(arguments: &ConfirmArguments, terminal: &Terminal) -> anyhow::Result<u8> {
+    match ask(&arguments.place, &Request::Confirm { feed: arguments.feed.clone() }) {
+        Err(error) => return Ok(unreached(terminal, &error)),
+        Ok(Answer::Done) if terminal.json => terminal.print_json(&json!({ "confirmed": true })),
+        Ok(Answer::Done) => terminal.print("confirmed: it stays in force"),
+        Ok(Answer::Refused { message }) => bail!(message),
+        Ok(other) => bail!("unexpected answer {other:?}"),
+    }
+    Ok(EXIT_OK)
+}
+
+fn reload(arguments: &ReloadArguments, terminal: &Terminal) -> anyhow::Result<u8> {
+    let outcome = match ask(&arguments.place, &Request::Reload { force: arguments.force }) {
         Err(error) => return Ok(unreached(terminal, &error)),
         Ok(Answer::Reload(outcome)) => outcome,
         Ok(Answer::Refused { message }) => bail!(message),

@@ -6,11 +6,10 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
-use serde::{Deserialize, Serialize};
-use snapshot::source::SourceTree;
+use snapshot::kind::site_config;
+pub use snapshot::kind::site_config::Sources;
 
 /// Largest package, in bytes.
 const MAX_BYTES: u64 = 64 << 20;
@@ -19,40 +18,9 @@ const MAGIC: &[u8; 16] = b"rempart gen 01\r\n";
 /// Bytes of a BLAKE3 hash.
 const HASH: usize = 32;
 
-/// What is compiled: a configuration and everything it refers to.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// The configuration file as the operator named it.
-    pub file: String,
-    /// Its text.
-    pub text: Arc<[u8]>,
-    /// The files it refers to.
-    pub tree: SourceTree,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    number: u64,
-    file: String,
-    text: usize,
-    files: Vec<(String, usize)>,
-}
-
 /// Makes a package in memory.
 pub fn make(number: u64, sources: &Sources) -> io::Result<File> {
-    let files: Vec<_> = sources.tree.files().collect();
-    let header = Header {
-        number,
-        file: sources.file.clone(),
-        text: sources.text.len(),
-        files: files.iter().map(|(path, bytes)| ((*path).to_owned(), bytes.len())).collect(),
-    };
-    let header = serde_json::to_vec(&header)?;
-    let mut body = Vec::new();
-    body.extend_from_slice(&(header.len() as u64).to_be_bytes());
-    body.extend_from_slice(&header);
-    body.extend_from_slice(&sources.text);
-    files.iter().for_each(|(_, bytes)| body.extend_from_slice(bytes));
+    let body = site_config::encode(number, sources)?;
     let mut file = File::from(rustix::fs::memfd_create("rempart-generation", MemfdFlags::CLOEXEC)?);
     file.write_all(MAGIC)?;
     file.write_all(blake3::hash(&body).as_bytes())?;
@@ -74,21 +42,25 @@ pub fn read(file: &File) -> io::Result<(u64, Sources)> {
     if blake3::hash(body).as_bytes() != hash {
         return Err(damaged("the content does not match its hash"));
     }
-    let (length, body) = body.split_first_chunk::<8>().ok_or_else(|| damaged("cut off"))?;
-    let length = usize::try_from(u64::from_be_bytes(*length)).unwrap_or(usize::MAX);
-    let (header, mut body) = body.split_at_checked(length).ok_or_else(|| damaged("cut off"))?;
-    let header: Header = serde_json::from_slice(header)?;
-    let mut next = |length: usize| -> io::Result<Arc<[u8]>> {
-        let (piece, rest) = body.split_at_checked(length).ok_or_else(|| damaged("cut off"))?;
-        body = rest;
-        Ok(Arc::from(piece))
-    };
-    let text = next(header.text)?;
-    let mut tree = SourceTree::default();
-    for (path, length) in header.files {
-        tree.insert(path, Ok(next(length)?));
+    site_config::decode(body).ok_or_else(|| damaged("cut off"))
+}
+
+/// A package of any kind as it lies in a file, wherever that file's offset stands.
+pub fn bytes(file: &File) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    if length > snapshot::package::MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than any package"));
     }
-    Ok((header.number, Sources { file: header.file, text, tree }))
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// A package in memory, to be handed to other processes.
+pub fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("rempart-package", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
 /// Copies a package to another file, from its first byte on.
@@ -104,6 +76,10 @@ pub fn copy(from: &File, to: &mut File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use snapshot::source::SourceTree;
+
     use super::*;
 
     fn sources(text: &str) -> Sources {

@@ -3,12 +3,25 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use api::admin::{GenerationSource, ProcessRole, ReloadOutcome, Status, UpgradeOutcome};
+use api::admin::{
+    BreakerStatus, FeedStatus, GenerationSource, ModuleStatus, ProcessRole, ReloadOutcome, Status,
+    UpgradeOutcome,
+};
 use api::certificates::{CertificateSource, CertificateStatus};
 use api::diagnostic::Diagnostic;
+use api::seal::KeyId;
+use base::time::Timestamp;
 use snapshot::outline::Change;
+use snapshot::package::Manifest;
+use snapshot::units::ByteSize;
 
 use crate::cli::Colour;
+
+/// A time for people, in UTC.
+fn moment(at: Timestamp) -> String {
+    let second = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(second).map_or_else(|_| format!("second {second}"), |at| at.to_string())
+}
 
 /// Where and how to write.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +113,12 @@ impl Terminal {
                 self.diagnostics(&outcome.diagnostics);
                 let done = self.paint(self.colour, "32", "in force");
                 self.print(&format!("generation {} ({short}) is {done}", outcome.number));
+                if let Some(seconds) = outcome.confirm_seconds {
+                    let minutes = seconds / 60;
+                    self.print(&format!(
+                        "run `rempart confirm` within {minutes} minutes, or it is taken back"
+                    ));
+                }
             }
             (true, false) => {
                 self.diagnostics(&outcome.diagnostics);
@@ -145,6 +164,26 @@ impl Terminal {
             text += &format!("  metrics  http://{metrics}/metrics\n");
         }
         text += &sites(status);
+        for artefact in &status.artefacts {
+            let state = match (artefact.unconfirmed, artefact.baking) {
+                (true, _) => ", forced, waits for `rempart confirm`",
+                (false, true) => ", watched",
+                (false, false) => "",
+            };
+            text += &format!(
+                "  data     {} ({}): generation {} since {}{state}\n",
+                artefact.feed, artefact.kind, artefact.generation, artefact.since
+            );
+        }
+        for ban in &status.bans {
+            text += &format!(
+                "  banned   {} until {}: {}\n",
+                ban.network,
+                crate::builder::rfc3339(ban.until),
+                ban.reason
+            );
+        }
+        text += &self.modules(&status.modules);
         text += &processes(status);
         for warning in &status.warnings {
             text += &format!("  {} {warning}\n", self.paint(self.colour, "33", "warning:"));
@@ -153,6 +192,37 @@ impl Terminal {
         if let Some(refusal) = &status.refused {
             self.refused(&format!("the configuration was refused at {}", refusal.at), &refusal.diagnostics);
         }
+    }
+
+    fn modules(&self, modules: &ModuleStatus) -> String {
+        let mut text = String::new();
+        for switch in &modules.switches {
+            let place = switch.site.as_deref().unwrap_or("every site");
+            let off = self.paint(self.colour, "33", "off");
+            text += &format!(
+                "  module   {} is {off} at {place} since {} by {}: {}\n",
+                switch.module,
+                moment(switch.since),
+                switch.by,
+                switch.reason
+            );
+        }
+        for breaker in &modules.breakers {
+            let BreakerStatus { module, site, open_seconds, probe_in_seconds, meanwhile, .. } = breaker;
+            let why = if breaker.hung { "a process hung in it" } else { "it fails" };
+            let over = self.paint(self.colour, "33", "passed over");
+            text += &format!(
+                "  module   {module} is {over} at {site} for {open_seconds} s because {why}, tried again in {probe_in_seconds} s; {meanwhile}\n"
+            );
+        }
+        for site in &modules.reverted {
+            let back = self.paint(self.colour, "33", "as in generation");
+            text += &format!(
+                "  site     {} is served {back} {}, because a module failed with: {}\n",
+                site.site, site.generation, site.settings
+            );
+        }
+        text
     }
 
     /// `rempart upgrade`.
@@ -164,6 +234,72 @@ impl Terminal {
         } else {
             self.refused(&format!("{to} was taken back: {} serves on", outcome.from), &outcome.diagnostics);
         }
+    }
+
+    /// `rempart feed`.
+    pub fn feeds(&self, feeds: &[FeedStatus]) {
+        if feeds.is_empty() {
+            return self.print("the configuration in force has no [[feeds]]");
+        }
+        let mut text = String::new();
+        for feed in feeds {
+            text += &format!("{} ({})\n", self.paint(self.colour, "1", &feed.name), feed.kind);
+            text += &match feed.generation {
+                None => "  nothing is in force\n".to_owned(),
+                Some(number) => {
+                    let state = match (feed.unconfirmed, feed.baking) {
+                        (true, _) => ", forced: `rempart confirm` keeps it",
+                        (false, true) => ", still watched",
+                        (false, false) => "",
+                    };
+                    format!("  generation {number} is in force{state}\n")
+                }
+            };
+            if let Some(since) = feed.frozen {
+                let frozen = self.paint(self.colour, "1;31", "frozen");
+                text += &format!("  {frozen} since {}, because it went back and forth\n", moment(since));
+            }
+            for refusal in &feed.refusals {
+                let which =
+                    refusal.generation.map(|number| format!(" generation {number}")).unwrap_or_default();
+                text += &format!(
+                    "  {}{which} ({}, {} times since {}): {}\n",
+                    self.paint(self.colour, "33", "refused"),
+                    refusal.cause,
+                    refusal.count,
+                    moment(refusal.since),
+                    refusal.message
+                );
+            }
+        }
+        self.print(&text);
+    }
+
+    /// What a package says of itself, and whether it is true.
+    pub fn package(&self, manifest: &Manifest, verified: Result<KeyId, &str>) {
+        let Manifest { name, kind, generation, entries, .. } = manifest;
+        let mut text = format!("{name} ({kind}), generation {generation}\n  {entries} entries, ");
+        text += &format!(
+            "{} unpacked, {} packed\n",
+            ByteSize::bytes(manifest.bytes),
+            ByteSize::bytes(manifest.packed_bytes)
+        );
+        text += &format!("  made {}", moment(manifest.created));
+        text += &manifest.expires.map(|expires| format!(", expires {}", moment(expires))).unwrap_or_default();
+        text += &format!("\n  content blake3 {}\n", manifest.content);
+        if !manifest.source.is_empty() {
+            text += &format!("  source {:?}\n", manifest.source);
+        }
+        if let Some(query) = &manifest.query_hash {
+            text += &format!("  query blake3 {query:?}\n");
+        }
+        text += &match verified {
+            Ok(key) => {
+                format!("  {} signed with the key {key}\n", self.paint(self.colour, "32", "verified:"))
+            }
+            Err(reason) => format!("  {} {reason}\n", self.paint(self.colour, "1;31", "NOT VERIFIED:")),
+        };
+        self.print(&text);
     }
 
     /// `rempart certs`.
@@ -232,6 +368,9 @@ fn processes(status: &Status) -> String {
             ProcessRole::Taster => "taster",
             ProcessRole::Draining => "draining",
             ProcessRole::Keeper => "keeper",
+            ProcessRole::Feeder => "feeder",
+            ProcessRole::Analytics => "analytics",
+            ProcessRole::Watch => "watch",
         };
         text += &format!(
             "  process  {role:<10} pid {:<8} {:>5} MiB, up {}\n",

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::cli::{ChildArguments, DemoArguments, Place, Role, RunArguments};
 use crate::report::Terminal;
 use crate::supervisor::{self, End, Launch, Origin, Settings, StartError, TasteLimits, own_program};
-use crate::{EXIT_OK, EXIT_REFUSED, admin, demo, edge_process, keeper, state};
+use crate::{EXIT_OK, EXIT_REFUSED, admin, analytics, demo, edge_process, feeder, keeper, state, watch};
 
 /// Where the demo listens unless told otherwise, or unless these are taken.
 const DEMO_LISTEN: [&str; 2] = ["http://127.0.0.1:8080", "https://127.0.0.1:8443"];
@@ -125,7 +125,7 @@ fn demo_site() -> anyhow::Result<u8> {
 fn launch(state: &Path, terminal: &Terminal) -> Launch {
     let mut options = vec![format!("--colour={}", if terminal.error_colour { "always" } else { "never" })];
     options.extend(terminal.json.then(|| "--json".to_owned()));
-    Launch { program: own_program(), state: state.to_owned(), options }
+    Launch { program: own_program(), state: state.to_owned(), options, journal: std::sync::Arc::default() }
 }
 
 /// One of the processes that a supervisor starts; its orders come over standard input.
@@ -134,7 +134,12 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
     let name = match arguments.role {
         Role::Edge => c"rempart-edge",
         Role::Keeper => c"rempart-keeper",
+        // Names have 15 characters.
+        Role::Analytics => c"rempart-analyst",
+        Role::Feeder => c"rempart-feeder",
+        Role::Watch => c"rempart-watch",
         Role::DemoSite => c"rempart-demo",
+        Role::DrillGuard => c"rempart-guard",
     };
     rustix::thread::set_name(name)?;
     let stdin = || std::io::stdin().as_fd().try_clone_to_owned();
@@ -144,7 +149,12 @@ pub fn run_child(arguments: &ChildArguments) -> anyhow::Result<u8> {
             edge_process::run(&settings, stdin()?.into())
         }
         Role::Keeper => keeper::run(&arguments.state_dir, stdin()?.into()),
+        Role::Analytics => analytics::run(&arguments.state_dir, stdin()?.into()),
+        Role::Feeder => feeder::run(&arguments.state_dir, stdin()?.into()),
+        Role::Watch => watch::run_child(&arguments.state_dir, stdin()?.into()),
         Role::DemoSite => demo_site(),
+        Role::DrillGuard if drills::guard::watch(&arguments.state_dir) => Ok(EXIT_OK),
+        Role::DrillGuard => anyhow::bail!("{} is not the folder of a drill", arguments.state_dir.display()),
     }
 }
 

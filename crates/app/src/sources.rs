@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use api::certificates::{AcmeChallenge, AcmeSettings};
 use api::diagnostic::Diagnostic;
 use api::process::{Fingerprint, Watched};
+use api::roles::{FeedSettings, FeedSource, NotifyWay, SecretPlace, WatchSettings};
 use snapshot::generation::Acme;
 use snapshot::source::{CONFIG_BYTES, PEM_BYTES, SourceTree, Unreadable};
 
@@ -118,6 +119,32 @@ pub fn watched(sources: &Sources, certificates: &Path) -> Vec<Watched> {
     paths.dedup();
     let look = |path: PathBuf| Watched { seen: fingerprint(&path), path };
     paths.into_iter().map(look).collect()
+}
+
+/// What the feeder and the supervisor are told of a feed; paths become such that any process can open them.
+pub fn feed_settings(feed: &FeedSettings, file: &str) -> FeedSettings {
+    let mut feed = feed.clone();
+    if let FeedSource::File { path } | FeedSource::Folder { path } = &mut feed.source {
+        let found = path.to_str().map_or_else(|| path.clone(), |name| resolve(file, name, Path::new("")));
+        *path = std::path::absolute(&found).unwrap_or(found);
+    }
+    feed
+}
+
+/// What watch is told; paths become such that any process can open them.
+pub fn watch_settings(watch: &WatchSettings, file: &str) -> WatchSettings {
+    let mut watch = watch.clone();
+    for channel in &mut watch.channels {
+        let secret = match &mut channel.way {
+            NotifyWay::Webhook { secret, .. } => secret.as_mut(),
+            NotifyWay::Smtp { login, .. } => login.as_mut().map(|(_, password)| password),
+        };
+        if let Some(SecretPlace::File(path)) = secret {
+            let found = path.to_str().map_or_else(|| path.clone(), |name| resolve(file, name, Path::new("")));
+            *path = std::path::absolute(&found).unwrap_or(found);
+        }
+    }
+    watch
 }
 
 /// What the keeper of certificates is told; paths become such that any process can open them.

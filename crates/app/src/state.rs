@@ -6,7 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use api::process::{TicketKey, WantedListener};
+use api::process::{Switch, TicketKey, WantedListener};
+use api::seal::{KEY_BYTES, SigningKey, hexadecimal};
 use serde::de::DeserializeOwned;
 
 use crate::package;
@@ -43,6 +44,31 @@ pub fn edges(state: &Path) -> PathBuf {
     state.join("edges")
 }
 
+/// Where the key lies with which this machine seals its signals.
+pub fn machine_key_file(state: &Path) -> PathBuf {
+    state.join("machine.key")
+}
+
+/// Where analytics takes events from edges.
+pub fn events(state: &Path) -> PathBuf {
+    state.join("events.sock")
+}
+
+/// Where the packages of all feeds are kept.
+pub fn feeds(state: &Path) -> PathBuf {
+    state.join("feeds")
+}
+
+/// Where watch keeps what it knows, and answers questions.
+pub fn watch(state: &Path) -> PathBuf {
+    state.join("watch")
+}
+
+/// Where analytics answers questions.
+pub fn analytics(state: &Path) -> PathBuf {
+    state.join("analytics.sock")
+}
+
 impl StateFolder {
     /// Opens or makes the folder, readable by this user only, and claims it.
     pub fn claim(path: &Path) -> anyhow::Result<Self> {
@@ -67,6 +93,28 @@ impl StateFolder {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The key with which this machine seals its signals; made when there is none.
+    pub fn machine_key(&self) -> anyhow::Result<SigningKey> {
+        let path = machine_key_file(&self.path);
+        match fs::read_to_string(&path) {
+            Ok(text) => SigningKey::parse(&text)
+                .with_context(|| format!("{} is damaged; remove it to have another made", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut seed = [0; KEY_BYTES];
+                getrandom::fill(&mut seed).context("this machine has no randomness")?;
+                let text = hexadecimal(&seed);
+                replace(&path, |file| file.write_all(text.as_bytes()))?;
+                Ok(SigningKey::from_seed(&seed)?)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Where what came of feeds is kept.
+    pub fn feeds(&self) -> PathBuf {
+        feeds(&self.path)
     }
 
     fn generations(&self) -> PathBuf {
@@ -97,15 +145,33 @@ impl StateFolder {
     /// Keeps a generation: complete on disk, or not there at all. Older ones beyond five go.
     pub fn keep(&self, number: u64, package: &File) -> io::Result<()> {
         replace(&self.file(number), |file| package::copy(package, file))?;
-        for old in self.numbers()?.into_iter().skip(KEPT) {
+        // The newest good one stays, however many came after it and did not last.
+        let good: Vec<u64> = read_small(&self.good_file()).unwrap_or_default();
+        let newest_good = good.iter().max().copied();
+        for old in self.numbers()?.into_iter().skip(KEPT).filter(|old| Some(*old) != newest_good) {
             fs::remove_file(self.file(old))?;
         }
         Ok(())
     }
 
-    /// The stored generations, newest first, opened but not looked into.
+    fn good_file(&self) -> PathBuf {
+        self.path.join("good.json")
+    }
+
+    /// Remembers that a generation has served for its whole bake: from now on it is one to go back to.
+    pub fn mark_good(&self, number: u64) -> io::Result<()> {
+        let mut good: Vec<u64> = read_small(&self.good_file()).unwrap_or_default();
+        good.retain(|other| *other != number);
+        good.push(number);
+        let text = serde_json::to_vec(good.get(good.len().saturating_sub(KEPT)..).unwrap_or_default())?;
+        replace(&self.good_file(), |file| file.write_all(&text))
+    }
+
+    /// The stored generations, opened but not looked into: those that have served for their whole bake, newest first, then
+    /// the others, newest first.
     pub fn stored(&self) -> Vec<(u64, File)> {
-        let numbers = self.numbers().unwrap_or_else(|error| {
+        let good: Vec<u64> = read_small(&self.good_file()).unwrap_or_default();
+        let mut numbers = self.numbers().unwrap_or_else(|error| {
             tracing::warn!(%error, "the stored generations cannot be listed");
             Vec::new()
         });
@@ -116,6 +182,7 @@ impl StateFolder {
                 None
             }
         };
+        numbers.sort_by_key(|number| !good.contains(number));
         numbers.into_iter().take(KEPT).filter_map(open).collect()
     }
 
@@ -132,6 +199,25 @@ impl StateFolder {
     pub fn keep_listeners(&self, listeners: &[WantedListener]) -> io::Result<()> {
         let text = serde_json::to_vec(listeners)?;
         replace(&self.listeners_file(), |file| file.write_all(&text))
+    }
+
+    fn switches_file(&self) -> PathBuf {
+        self.path.join("switches.json")
+    }
+
+    /// What was switched off. Fails when that is known to somebody and cannot be read: none is not the same as not known.
+    pub fn switches(&self) -> io::Result<Vec<Switch>> {
+        match File::open(self.switches_file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+            Ok(file) => Ok(serde_json::from_reader(file.take(MAX_SMALL))?),
+        }
+    }
+
+    /// Keeps what is switched off.
+    pub fn keep_switches(&self, switches: &[Switch]) -> io::Result<()> {
+        let text = serde_json::to_vec(switches)?;
+        replace(&self.switches_file(), |file| file.write_all(&text))
     }
 
     fn tickets_file(&self) -> PathBuf {
@@ -187,6 +273,29 @@ mod tests {
         let stored = state.stored();
         assert_eq!(stored.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [7, 6, 5, 4, 3]);
         assert_eq!(&*package::read(&stored[0].1).unwrap().1.text, b"# 7");
+    }
+
+    #[test]
+    fn what_has_proved_itself_comes_first_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::claim(folder.path()).unwrap();
+        let numbers = || state.stored().iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        for number in 1..=9 {
+            let sources = Sources {
+                file: "rempart.toml".into(),
+                text: Arc::from(&b""[..]),
+                tree: SourceTree::default(),
+            };
+            state.keep(number, &package::make(number, &sources).unwrap()).unwrap();
+            if number == 2 {
+                state.mark_good(2).unwrap();
+            }
+        }
+        assert_eq!(numbers(), [2, 9, 8, 7, 6]);
+        state.mark_good(7).unwrap();
+        assert_eq!(numbers(), [7, 2, 9, 8, 6]);
+        fs::write(state.good_file(), "nonsense").unwrap();
+        assert_eq!(numbers(), [9, 8, 7, 6, 5]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 pub mod address;
 pub mod event;
+pub mod happening;
 pub mod id;
+pub mod module;
 pub mod random;
 pub mod time;

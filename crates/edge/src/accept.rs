@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::connection::{Connection, Cutoff, ListenerState};
+use crate::connection::{Connection, Cutoff, Fingerprints, ListenerState};
 use crate::h1::parse::Refusal;
 use crate::io::{Io, Timer};
 use crate::proxy_protocol::Said;
@@ -121,6 +121,8 @@ fn turn_away(stream: TcpStream, state: &ListenerState, reason: ConnectionRefused
     }
     let Ok(mut stream) = stream.into_std() else { return };
     let answer = match reason {
+        // Told nothing: each word would be work for a client that is known to attack.
+        ConnectionRefused::Banned => return,
         ConnectionRefused::AddressConnections
         | ConnectionRefused::AddressRate
         | ConnectionRefused::AddressHandshakes => TOO_MANY,
@@ -195,6 +197,7 @@ async fn serve(
         tls: None,
         hello: None,
         preface: OnceCell::new(),
+        fingerprints: Fingerprints::default(),
         requests: Cell::new(0),
         sharers: Cell::new(0),
         seat: admission.seat.clone(),
@@ -313,6 +316,7 @@ async fn shake_hands(
                 tls: None,
                 hello: None,
                 preface: OnceCell::new(),
+                fingerprints: Fingerprints::default(),
                 requests: Cell::new(0),
                 sharers: Cell::new(0),
                 seat: connection.seat.clone(),

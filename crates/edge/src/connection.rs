@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use base::event::Ja4;
 use snapshot::generation::Drain;
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::h2::preface::ClientPreface;
 use crate::io::Timer;
 use crate::pressure::{Level, Pressure};
 use crate::seats::Seat;
-use crate::tls::{ClientHello, TlsFacts};
+use crate::tls::{ClientHello, TlsFacts, ja4};
 
 /// One accepted connection. Lives as long as the connection, read by every request on it.
 pub struct Connection {
@@ -31,6 +32,8 @@ pub struct Connection {
     pub hello: Option<ClientHello>,
     /// How an HTTP/2 client introduced itself, once its first request has come.
     pub preface: OnceCell<ClientPreface>,
+    /// Fingerprints, computed when the first request asks.
+    pub fingerprints: Fingerprints,
     /// Requests so far.
     pub requests: Cell<u64>,
     /// Requests being served on it now: they share what it can carry.
@@ -41,7 +44,26 @@ pub struct Connection {
     pub listener: Rc<ListenerState>,
 }
 
+/// What tells kinds of clients apart; each computed once for a connection.
+#[derive(Default)]
+pub struct Fingerprints {
+    ja4: OnceCell<Option<Ja4>>,
+    introduction: OnceCell<Arc<str>>,
+}
+
 impl Connection {
+    /// The fingerprint of the ClientHello.
+    pub fn ja4(&self) -> Option<Ja4> {
+        let hello = self.hello.as_ref()?;
+        *self.fingerprints.ja4.get_or_init(|| ja4::ja4(hello))
+    }
+
+    /// How an HTTP/2 client introduced itself; `None` until that has been seen.
+    pub fn introduction(&self) -> Option<Arc<str>> {
+        let preface = self.preface.get()?;
+        Some(self.fingerprints.introduction.get_or_init(|| preface.fingerprint().into()).clone())
+    }
+
     /// Whether this connection should end after the exchange at hand: its listener is gone, the process is ending or short of
     /// resources, or another connection needs the room.
     pub fn is_draining(&self) -> bool {

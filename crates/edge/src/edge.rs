@@ -6,21 +6,24 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use api::process::Beat;
+use api::process::{Beat, Suspect};
 use arc_swap::ArcSwap;
+use base::time::Timestamp;
 use snapshot::generation::Drain;
 use tokio::sync::mpsc;
 
 use crate::connection::Begins;
 use crate::generation::Generation;
+use crate::modules::{Lookout, Running};
 use crate::pressure;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{Metrics, Pulse};
 use crate::tls::LoadError;
 use crate::upstream::health::MAX_SET_ASIDE;
-use crate::worker::{self, Command, Done, Shared};
+use crate::worker::{self, Command, Done, Reports, Shared};
 
 /// Commands waiting for one edge thread; a reload sends a handful.
 const COMMANDS: usize = 1024;
@@ -41,6 +44,8 @@ pub struct EdgeOptions {
     pub metrics: Arc<Metrics>,
     /// The access log.
     pub access_log: Arc<AccessLog>,
+    /// The way to analytics.
+    pub events: Arc<Events>,
 }
 
 /// A running edge.
@@ -48,6 +53,8 @@ pub struct Edge {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
     bound: Mutex<Bound>,
+    /// Looks for threads that hang in a module.
+    lookout: Mutex<Lookout>,
 }
 
 struct Thread {
@@ -109,20 +116,25 @@ impl Edge {
             lookups: Arc::default(),
             ticks: (0..options.threads).map(|_| 0.into()).collect(),
             cut: 0.into(),
+            running: Running::new(options.threads),
         });
         pressure::watch(&shared).map_err(|error| thread_error(&error))?;
         let mut threads = Vec::with_capacity(options.threads);
         for index in 0..options.threads {
             let (commands, received) = mpsc::channel(COMMANDS);
-            let (shared, log) = (shared.clone(), options.access_log.handle());
+            let shared = shared.clone();
             let seed = options.seed.wrapping_add((index as u64) << 32);
+            let reports = Reports {
+                log: options.access_log.handle(),
+                events: options.events.handle(seed.rotate_left(7)),
+            };
             let handle = std::thread::Builder::new()
                 .name(format!("edge-{index}"))
-                .spawn(move || worker::run(index, shared, log, seed, received))
+                .spawn(move || worker::run(index, shared, reports, seed, received))
                 .map_err(|error| thread_error(&error))?;
             threads.push(Thread { commands, handle: Mutex::new(Some(handle)) });
         }
-        Ok(Self { shared, threads, bound: Mutex::default() })
+        Ok(Self { shared, threads, bound: Mutex::default(), lookout: Mutex::default() })
     }
 
     /// Puts a generation in force (`None` keeps the one that is) and accepts on these listeners and no others.
@@ -251,7 +263,23 @@ impl Edge {
             accepted,
             set_aside: aside.take(MAX_SET_ASIDE).collect(),
             wanted: Vec::new(),
+            suspects: self.suspects(&current),
         }
+    }
+
+    /// Modules that threads hang in at the moment, and where. From now on no other thread asks them there.
+    fn suspects(&self, current: &Generation) -> Vec<Suspect> {
+        let found = lock(&self.lookout).look(&self.shared.running);
+        let named = found.into_iter().filter_map(|(module, site)| {
+            let site = current.modules.site_name(site)?.to_string();
+            Some(Suspect { module: module.name().to_owned(), site, times: 1 })
+        });
+        let named: Vec<_> = named.collect();
+        if !named.is_empty() {
+            let at = Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
+            current.modules.suspect(&named, at);
+        }
+        named
     }
 
     /// Stops accepting, ends every connection within these limits, and ends the threads; blocks until that is done. The edge
@@ -331,7 +359,8 @@ mod tests {
         let metrics = Arc::new(Metrics::new(2, access_log.counts().clone()));
         let loader = Loader::new(metrics.clone()).unwrap();
         let first = loader.load(Arc::new(compiled), 1, None, Timestamp(0), Expired::Refuse).unwrap();
-        let options = EdgeOptions { threads: 2, seed: 1, metrics, access_log };
+        let events = Arc::new(Events::start("unused".into(), Arc::default()).unwrap());
+        let options = EdgeOptions { threads: 2, seed: 1, metrics, access_log, events };
         let mut edge = Edge::start(options, first).unwrap();
 
         let (commands, unread) = mpsc::channel(COMMANDS);

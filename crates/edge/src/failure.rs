@@ -64,6 +64,10 @@ pub enum Failure {
     OriginBadResponse,
     /// The origin did not answer in time.
     OriginTimeout,
+    /// The client's network is banned for a while.
+    Banned,
+    /// A module has something against the request: the status, a 4xx, and the name of the reason.
+    Blocked(u16, &'static str),
     /// The process is short of memory or file descriptors.
     Overloaded,
     /// Something went wrong inside the edge.
@@ -93,6 +97,8 @@ impl Failure {
             Self::NoConfiguration => (503, 503, Edge, "no_configuration", Some(30)),
             Self::ClientCertificate => (403, 403, Visitor, "client_certificate_required", None),
             Self::ClientCertificateElsewhere => (421, 421, Visitor, "client_certificate_required", None),
+            Self::Banned => (403, 403, Visitor, "banned", None),
+            Self::Blocked(status, reason) => (status, status, Visitor, reason, None),
             Self::Loop => (508, 508, Edge, LOOP, None),
             Self::BodyTooLarge => (413, 413, Visitor, "body_too_large", None),
             Self::BodyTimeout => (408, 408, Visitor, "request_timeout", None),

@@ -4,18 +4,21 @@
 
 use std::path::Path;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use base::time::Timestamp;
 use snapshot::generation::Snapshot;
 
 use crate::connection::{Connection, ListenerState};
 use crate::generation::Generation;
-use crate::message::ResponseHead;
+use crate::message::{RequestHead, ResponseHead};
 use crate::pipeline::Own;
 use crate::telemetry::metrics::Metrics;
 
 /// Site names begin with this.
 const SITE: &str = "fault-";
+/// The field whose presence ends the process, with `crash-on-field`: a rule that was never reached before.
+const FIELD: &[u8] = b"field-21";
 /// Program names begin with this.
 const PROGRAM: &str = "rempart-faulty-";
 /// Bytes taken at a time by a fault that eats memory, and at most: enough for any bound, not for the machine.
@@ -25,6 +28,21 @@ const PAGE: usize = 4096;
 /// How long a fault that strikes later waits.
 const DEFERRED_WAIT: Duration = Duration::from_secs(2);
 const ACTIVATED_WAIT: Duration = Duration::from_secs(1);
+
+/// The variable that names the safeguard to leave out, so that a drill can be seen to fail.
+const WITHOUT: &str = "REMPART_WITHOUT";
+
+/// Whether this safeguard is left out.
+pub fn without(safeguard: &str) -> bool {
+    static LEFT_OUT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(WITHOUT).ok());
+    LEFT_OUT.as_deref() == Some(safeguard)
+}
+
+/// A duration as the wall clock sees it, in microseconds: what a safeguard called `monotonic` is there against.
+pub(crate) fn by_wall_clock(since: Timestamp) -> u64 {
+    let now = Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
+    now.0.wrapping_sub(since.0)
+}
 
 /// Whether a generation has the fault of this name.
 fn has(snapshot: &Snapshot, name: &str) -> bool {
@@ -80,10 +98,17 @@ pub(crate) fn deferred(generation: &Generation, _: &Metrics) -> Result<(), Strin
 
 /// At the beginning of every request, whatever its host.
 #[expect(clippy::panic, reason = "the panic is what is asked for")]
-pub(crate) fn on_request(generation: &Generation, connection: &Connection) -> Option<Own> {
+pub(crate) fn on_request(
+    generation: &Generation,
+    connection: &Connection,
+    head: &RequestHead,
+) -> Option<Own> {
     let snapshot = &generation.snapshot;
     let golden = connection.listener.rehearsal.is_some();
     if !golden && has(snapshot, "crash-on-request") {
+        std::process::abort();
+    }
+    if !golden && has(snapshot, "crash-on-field") && head.headers.get(FIELD).is_some() {
         std::process::abort();
     }
     if !golden && has(snapshot, "panic-on-request") {

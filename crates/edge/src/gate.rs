@@ -199,6 +199,7 @@ mod tests {
             health: PassiveHealth { failures: 0, ejection: second, max_ejection: second },
             retry: Retry { attempts: 0, budget_percent: 0 },
             limits: SiteLimits { body_bytes: None, body: second, body_rate: None, tunnel: second },
+            policy: None,
         }
     }
 

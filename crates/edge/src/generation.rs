@@ -3,15 +3,21 @@
 //! `Loader::load` is the one way a snapshot becomes runnable; `check`, start and reload all go through it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use api::process::SetAside;
+use base::module::Module;
 use base::time::Timestamp;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use snapshot::generation::{Origin, Site, Snapshot};
+use snapshot::outline;
 
+use crate::artefacts::Artefacts;
+use crate::bans::Bans;
+use crate::modules::{Earlier, Modules, REVERT_WINDOW, SiteModules};
 use crate::telemetry::metrics::{Metrics, SiteMetrics};
 use crate::tls::certificates::Expired;
 use crate::tls::{
@@ -29,13 +35,22 @@ pub struct Generation {
     /// What was compiled.
     pub snapshot: Arc<Snapshot>,
     /// In the order of `Snapshot::sites`.
-    pub sites: Vec<SiteRuntime>,
+    pub sites: Vec<Arc<SiteRuntime>>,
+    /// By position: sites as they were before, where modules read other settings now.
+    earlier: HashMap<usize, Earlier>,
+    loaded: Instant,
     /// TLS towards visitors; `None` without a TLS listener.
     pub tls: Option<Arc<ServerSettings>>,
     /// The sites' certificates.
     pub certificates: Arc<Certificates>,
     /// What authorities will look for; the same in every generation.
     pub challenges: Arc<Challenges>,
+    /// Who is banned; the same in every generation.
+    pub bans: Arc<Bans>,
+    /// Artefacts beside the configuration; the same in every generation.
+    pub artefacts: Arc<Artefacts>,
+    /// The state of modules; the same in every generation.
+    pub modules: Arc<Modules>,
 }
 
 /// One site, ready.
@@ -52,6 +67,10 @@ pub struct SiteRuntime {
     pub budget: Arc<RetryBudget>,
     /// Counters; survive reloads.
     pub metrics: Arc<SiteMetrics>,
+    /// What is switched off or fails here; survives reloads.
+    pub modules: Arc<SiteModules>,
+    /// Whether it is served as it was before this generation.
+    reverted: AtomicBool,
 }
 
 /// One origin, ready.
@@ -76,6 +95,41 @@ pub struct OriginTlsRuntime {
     pub http1: Arc<ClientConfig>,
 }
 
+impl Generation {
+    /// How a site is served, and of which generation that is: as this one says, or as the one before did.
+    pub fn serving(&self, index: usize) -> Option<(&Arc<SiteRuntime>, u64)> {
+        let site = self.sites.get(index)?;
+        if site.reverted.load(Ordering::Relaxed)
+            && let Some(earlier) = self.earlier.get(&index)
+        {
+            return Some((&earlier.runtime, earlier.number));
+        }
+        Some((site, self.number))
+    }
+
+    /// Has a site served as before this generation, if this module fails with settings that have only just changed. `site` is
+    /// how the failing request was served. `None` when it stays as it is.
+    pub(crate) fn revert(&self, site: &SiteRuntime, module: Module) -> Option<&Earlier> {
+        #[cfg(feature = "faults")]
+        if crate::fault::without("site-revert") {
+            return None;
+        }
+        let own = self.sites.get(site.site.index)?;
+        let earlier = self.earlier.get(&site.site.index)?;
+        let is_cause = std::ptr::eq::<SiteRuntime>(&**own, site) && earlier.modules & module.bit() != 0;
+        if !is_cause || self.loaded.elapsed() > REVERT_WINDOW {
+            return None;
+        }
+        (!own.reverted.swap(true, Ordering::Relaxed)).then_some(earlier)
+    }
+
+    /// Sites that are served as they were before, with the settings that were not good.
+    pub fn reverted(&self) -> impl Iterator<Item = (&SiteRuntime, &Earlier)> {
+        let reverted = self.sites.iter().filter(|site| site.reverted.load(Ordering::Relaxed));
+        reverted.filter_map(|site| Some((&**site, self.earlier.get(&site.site.index)?)))
+    }
+}
+
 /// What outlives generations, and makes new ones runnable.
 pub struct Loader {
     server_tls: ServerTls,
@@ -84,6 +138,10 @@ pub struct Loader {
     budgets: Mutex<HashMap<String, Arc<RetryBudget>>>,
     pools: Mutex<HashMap<String, PoolKey>>,
     wanted: Arc<Wanted>,
+    bans: Arc<Bans>,
+    artefacts: Arc<Artefacts>,
+    modules: Arc<Modules>,
+    in_force: Mutex<Weak<Generation>>,
     /// Counters of the whole process.
     pub metrics: Arc<Metrics>,
 }
@@ -96,6 +154,8 @@ const MAX_BUDGETS: usize = 4096;
 impl Loader {
     /// An empty loader. Fails when the machine has no randomness for TLS.
     pub fn new(metrics: Arc<Metrics>) -> Result<Self, tls::server::ServerTlsError> {
+        let modules = Arc::<Modules>::default();
+        metrics.show_modules(&modules);
         Ok(Self {
             server_tls: ServerTls::new()?,
             origin_tls: OriginTlsConfigs::default(),
@@ -103,6 +163,10 @@ impl Loader {
             budgets: Mutex::default(),
             pools: Mutex::default(),
             wanted: Arc::default(),
+            bans: Arc::default(),
+            artefacts: Arc::default(),
+            modules,
+            in_force: Mutex::default(),
             metrics,
         })
     }
@@ -115,6 +179,26 @@ impl Loader {
     /// What certificate authorities look for.
     pub fn challenges(&self) -> &Arc<Challenges> {
         self.server_tls.challenges()
+    }
+
+    /// Artefacts beside the configuration.
+    pub fn artefacts(&self) -> &Arc<Artefacts> {
+        &self.artefacts
+    }
+
+    /// The state of modules.
+    pub fn modules(&self) -> &Arc<Modules> {
+        &self.modules
+    }
+
+    /// This generation serves from now on: sites of later ones may go back to what it says of them.
+    pub fn came_into_force(&self, generation: &Arc<Generation>) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(generation);
+    }
+
+    /// Who is banned.
+    pub fn bans(&self) -> &Arc<Bans> {
+        &self.bans
     }
 
     /// Names visitors asked for that may be had on demand and have no certificate yet.
@@ -146,9 +230,25 @@ impl Loader {
             errors.extend(found);
         }
         let (Ok((certificates, tls)), true) = (loaded, errors.is_empty()) else { return Err(errors) };
-        let sites = snapshot.sites.iter().map(|site| self.site(site)).collect::<Result<Vec<_>, _>>()?;
+        let sites = snapshot.sites.iter().map(|site| self.site(site).map(Arc::new));
+        let sites = sites.collect::<Result<Vec<_>, _>>()?;
+        let (earlier, loaded) = (self.earlier(&snapshot), Instant::now());
+        self.keep_quarantined(&sites, &earlier);
         let challenges = self.challenges().clone();
-        Ok(Generation { number, snapshot, sites, tls, certificates, challenges })
+        let (bans, artefacts, modules) = (self.bans.clone(), self.artefacts.clone(), self.modules.clone());
+        Ok(Generation {
+            number,
+            snapshot,
+            sites,
+            earlier,
+            loaded,
+            tls,
+            certificates,
+            challenges,
+            bans,
+            artefacts,
+            modules,
+        })
     }
 
     /// Origins that are set aside now, for a process that takes over; at most `health::MAX_SET_ASIDE`.
@@ -160,6 +260,39 @@ impl Loader {
     /// load first.
     pub fn import_set_aside(&self, aside: &[SetAside]) {
         self.health.import(aside, Instant::now());
+    }
+
+    /// The sites of this snapshot that may go back to what the generation in force says of them.
+    fn earlier(&self, snapshot: &Snapshot) -> HashMap<usize, Earlier> {
+        let Some(before) = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).upgrade() else {
+            return HashMap::new();
+        };
+        let known: HashMap<_, _> =
+            before.sites.iter().map(|site| (&*site.site.name, site.site.index)).collect();
+        let each = snapshot.sites.iter().filter_map(|site| {
+            let (runtime, number) = before.serving(*known.get(&*site.name)?)?;
+            Some((site.index, Earlier::of(runtime, number, site)?))
+        });
+        each.collect()
+    }
+
+    /// A site that went back to its settings of before stays there until somebody changes it, whatever else is changed.
+    fn keep_quarantined(&self, sites: &[Arc<SiteRuntime>], earlier: &HashMap<usize, Earlier>) {
+        #[cfg(feature = "faults")]
+        if crate::fault::without("quarantine") {
+            return;
+        }
+        let before = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        for (bad, _) in before.iter().flat_map(|before| before.reverted()) {
+            let same = |site: &&Arc<SiteRuntime>| {
+                site.site.name == bad.site.name && outline::site(&site.site) == outline::site(&bad.site)
+            };
+            if let Some(site) = sites.iter().find(same)
+                && earlier.contains_key(&site.site.index)
+            {
+                site.reverted.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {
@@ -176,6 +309,8 @@ impl Loader {
             health: self.health.site(&site.name, &labels, site.health, Instant::now()),
             budget: self.budget(site),
             metrics: self.metrics.site(&site.name, &labels),
+            modules: self.modules.site(&site.name),
+            reverted: AtomicBool::new(false),
             site: site.clone(),
         })
     }

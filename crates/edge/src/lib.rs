@@ -4,6 +4,8 @@
 //! and every request keeps the one it began with.
 
 mod accept;
+pub mod artefacts;
+pub mod bans;
 mod body_limit;
 pub mod connection;
 pub mod deferred;
@@ -19,6 +21,7 @@ pub mod h2;
 pub mod hop;
 pub mod io;
 pub mod message;
+pub mod modules;
 mod pace;
 pub mod pages;
 pub mod pipeline;

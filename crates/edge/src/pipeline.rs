@@ -21,6 +21,7 @@ use crate::h1::parse::Refusal;
 use crate::h1::syntax;
 use crate::hop::ConnectionFields;
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
+use crate::modules::{self, Block, RequestView};
 use crate::pace::PaceLimit;
 use crate::pages;
 use crate::pressure::Level;
@@ -70,7 +71,7 @@ pub async fn serve(
     let head = &request.head;
     let mut trail = Trail::start(worker, connection, Some(head));
     #[cfg(feature = "faults")]
-    if let Some(answer) = crate::fault::on_request(&generation, connection) {
+    if let Some(answer) = crate::fault::on_request(&generation, connection, head) {
         return finish_own(answer, false, trail);
     }
 
@@ -86,6 +87,9 @@ pub async fn serve(
     }
     if generation.snapshot.is_defaults {
         return fail(Failure::NoConfiguration, Some(head), Compatibility::Neutral, trail);
+    }
+    if generation.bans.contains(client.address) {
+        return fail(Failure::Banned, Some(head), Compatibility::Neutral, trail);
     }
     let Some(site) = find_site(&generation, &head.authority) else {
         return fail(Failure::UnknownHost, Some(head), Compatibility::Neutral, trail);
@@ -106,6 +110,22 @@ struct Call<'a> {
     site: &'a SiteRuntime,
     client: &'a Client,
     approach: Approach,
+}
+
+impl Call<'_> {
+    /// Walks the phases before the origin; the answer is what a module has against the request.
+    fn ask_modules(&self, head: &RequestHead, trail: &mut Trail) -> Option<Block> {
+        let view = RequestView {
+            head,
+            client: self.client,
+            scheme: self.approach.scheme,
+            site: self.site,
+            generation: self.generation,
+            golden: self.connection.listener.rehearsal.is_some(),
+            started: trail.started(),
+        };
+        modules::before_upstream(&view, self.worker, trail)
+    }
 }
 
 /// Serves one request whose site is known.
@@ -144,6 +164,9 @@ async fn serve_site(
     {
         return fail(Failure::BodyTooLarge, Some(&head), compatibility, trail);
     }
+    if let Some(block) = call.ask_modules(&head, &mut trail) {
+        return turn_away(block, &head, compatibility, trail);
+    }
     let (body, body_failure) = limit_body(body, tunnel, &head, call, &mut trail);
     let visit = Visit {
         client,
@@ -178,6 +201,16 @@ async fn serve_site(
     }
 }
 
+/// Answers a request that a module has something against.
+fn turn_away(block: Block, head: &RequestHead, compatibility: Compatibility, trail: Trail) -> Response {
+    let Block { status, reason, allow } = block;
+    let mut response = fail(Failure::Blocked(status, reason), Some(head), compatibility, trail);
+    if let Some(allow) = allow {
+        response.head.headers.push("Allow", allow);
+    }
+    response
+}
+
 /// Answers a request that could not be read.
 pub fn refuse(refusal: Refusal, connection: &Rc<Connection>, worker: &Rc<Worker>) -> Response {
     let trail = Trail::start(worker, connection, None);
@@ -198,7 +231,7 @@ fn find_site<'a>(generation: &'a Generation, authority: &str) -> Option<&'a Site
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     if let Some(address) = literal.and_then(|literal| literal.parse::<Ipv6Addr>().ok()) {
         // An address has many spellings (RFC 5952 section 2); the table has one of each.
-        return generation.sites.get(hosts.find(&address.to_string())?);
+        return generation.serving(hosts.find(&address.to_string())?).map(|(site, _)| &**site);
     }
     let host = literal.unwrap_or(host);
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -207,7 +240,7 @@ fn find_site<'a>(generation: &'a Generation, authority: &str) -> Option<&'a Site
     } else {
         hosts.find(host)
     };
-    generation.sites.get(index?)
+    generation.serving(index?).map(|(site, _)| &**site)
 }
 
 type BodyFailure = Option<Rc<Cell<Option<BodyError>>>>;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use base::event::{Completion, RequestEvent};
+use base::event::{Completion, RequestEvent, Verdicts};
 use base::id::RequestId;
 use http::Method;
 
@@ -56,14 +56,20 @@ impl Trail {
             client: base::address::canonical(connection.peer.ip()),
             protocol: head.map_or(base::event::Protocol::Http11, |head| head.protocol),
             tls: connection.tls.is_some(),
+            tls_version: connection.tls.as_ref().map(|tls| tls.version.of_event()),
+            ja4: connection.ja4(),
+            introduction: connection.introduction(),
             method: head.map(|head| method_name(&head.method)).unwrap_or_default(),
             host: head.map(|head| bounded_text(head.authority.as_bytes(), MAX_NAME)).unwrap_or_default(),
             target: head.map(|head| bounded_text(head.target.as_bytes(), MAX_TARGET)).unwrap_or_default(),
             site: None,
+            generation: worker.generation().number,
+            verdicts: Verdicts::default(),
             status: 0,
             fault: None,
             reason: None,
             origin: None,
+            origin_protocol: None,
             attempts: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -156,6 +162,10 @@ impl Trail {
         event.bytes_out = bytes_out;
         event.bytes_in = self.received.as_ref().map_or(0, |counter| counter.get());
         event.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        #[cfg(feature = "faults")]
+        if crate::fault::without("monotonic") {
+            event.duration_us = crate::fault::by_wall_clock(event.at);
+        }
         self.worker.request_ended(self.site.as_deref(), &event);
     }
 }

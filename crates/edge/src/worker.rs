@@ -21,9 +21,11 @@ use tokio::time::Instant;
 use crate::connection::{Begins, Ending};
 use crate::failure;
 use crate::generation::Generation;
+use crate::modules::Running;
 use crate::seats::Seats;
 use crate::sources::Sources;
 use crate::telemetry::access_log::LogHandle;
+use crate::telemetry::events::EventHandle;
 use crate::telemetry::metrics::{Metrics, Shard, SiteMetrics};
 use crate::upstream::pool::Pools;
 use crate::upstream::resolve::{ResolveConfig, ResolveCounters, Resolver};
@@ -35,7 +37,7 @@ pub use self::admission::Admission;
 
 /// How often a thread shows that it comes round.
 const TICK: Duration = Duration::from_millis(125);
-/// After how many ticks buffered log lines are handed on when traffic is too thin to fill a buffer.
+/// After how many ticks buffered log lines and events are handed on when traffic is too thin to fill a buffer.
 const LOG_FLUSH_TICKS: u64 = 2;
 /// How often idle origin connections are looked through.
 const POOL_SWEEP: Duration = Duration::from_secs(1);
@@ -110,6 +112,8 @@ pub struct Shared {
     pub ticks: Box<[AtomicU64]>,
     /// Exchanges cut off because the process ends.
     pub cut: AtomicUsize,
+    /// Which module each thread is in.
+    pub running: Running,
 }
 
 /// One edge thread.
@@ -125,6 +129,7 @@ pub struct Worker {
     current: RefCell<Current>,
     random: RefCell<Random>,
     log: RefCell<LogHandle>,
+    events: RefCell<EventHandle>,
     connections: Cell<usize>,
     handshakes: Cell<usize>,
     next_connection: Cell<u64>,
@@ -224,6 +229,7 @@ impl Worker {
         );
         site.unwrap_or(self.shared.metrics.unmatched()).finish(self.thread(), event);
         self.log.borrow_mut().record(event);
+        self.events.borrow_mut().record(event);
     }
 
     /// A golden request has ended: nobody's request, so neither counted nor logged.
@@ -260,8 +266,22 @@ impl Worker {
     }
 }
 
+/// Where a thread reports finished requests.
+pub struct Reports {
+    /// To the access log.
+    pub log: LogHandle,
+    /// To analytics.
+    pub events: EventHandle,
+}
+
 /// The body of an edge thread: runs until it is drained, or until the command channel closes.
-pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, commands: mpsc::Receiver<Command>) {
+pub fn run(
+    index: usize,
+    shared: Arc<Shared>,
+    reports: Reports,
+    seed: u64,
+    commands: mpsc::Receiver<Command>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default());
@@ -282,7 +302,8 @@ pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, command
             pools: Rc::default(),
             current: RefCell::new(Current { cache, held }),
             random: RefCell::new(Random::seeded(seed)),
-            log: RefCell::new(log),
+            log: RefCell::new(reports.log),
+            events: RefCell::new(reports.events),
             connections: Cell::new(0),
             handshakes: Cell::new(0),
             next_connection: Cell::new(0),
@@ -297,6 +318,7 @@ pub fn run(index: usize, shared: Arc<Shared>, log: LogHandle, seed: u64, command
         let done = listeners::obey(worker.clone(), commands).await;
         house.abort();
         worker.log.borrow_mut().flush();
+        worker.events.borrow_mut().flush();
         done
     });
     // What is left of connections goes with the runtime, and only then has the thread ended.
@@ -323,8 +345,12 @@ async fn keep_house(worker: Rc<Worker>, index: usize) {
         }
         if count % LOG_FLUSH_TICKS == 0 {
             worker.log.borrow_mut().flush();
+            worker.events.borrow_mut().flush();
         }
         worker.relieve(now);
+        if index == 0 {
+            worker.generation().bans.expire(worker.wall_clock_at(now.into_std()));
+        }
         if now.duration_since(swept) >= POOL_SWEEP {
             swept = now;
             worker.pools.sweep(POOL_MAX_IDLE, now);

@@ -1,13 +1,17 @@
 //! Desired state to generation, top to bottom: text, listeners, sites, origins, certificates, and one identity for all.
 
 mod acme;
+mod analytics;
 mod certificate;
 mod defaults;
+mod feed;
 mod host;
 mod listen;
 mod origin;
+mod policy;
 mod site;
 mod tls;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,6 +26,7 @@ use base::id::ContentHash;
 use base::time::Timestamp;
 use ipnet::IpNet;
 
+pub(crate) use self::certificate::issued_end;
 use crate::check;
 use crate::desired::{self, Desired};
 use crate::diagnostic::{about_file, quote};
@@ -204,11 +209,15 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
         via: judge.via(&desired.via),
         limits: judge.limits(&desired.limits),
         access_log: judge.access_log(&desired.log.access),
+        analytics: judge.analytics(&desired.analytics),
+        watch: judge.watch(&desired.watch, &listeners, metrics, &sites),
+        feeds: judge.feeds(&desired.feeds),
         drain: judge.drain(&desired.drain),
         listeners,
         sites,
         hosts,
         standby: desired.standby,
+        bake: desired.bake.into(),
         acme,
         is_defaults: false,
     }

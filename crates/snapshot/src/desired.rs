@@ -1,14 +1,18 @@
 //! The types of `rempart.toml`. Their doc comments are the reference page and the descriptions in the JSON schema;
 //! their `Default`s are the only place where a default value is written down.
 
+mod feed;
 mod tls;
+mod watch;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, OptionalSize, Period};
 
+pub use self::feed::Feed;
 pub use self::tls::{Acme, AcmeAuthority, AcmeChallenge, Hsts, SiteClient, SiteTls, TlsPolicy};
+pub use self::watch::{Notify, Probe, Secret, Smtp, SmtpSecurity, Watch};
 
 /// Rempart reads one file, `rempart.toml`, written in [TOML](https://toml.io). It says which sites exist, where their
 /// origins are, and on which addresses to listen. Everything else has a default. Paths in it are relative to the file.
@@ -21,6 +25,10 @@ pub struct Desired {
     /// Whether a second process waits, with everything loaded, to take over at once should the serving one fail. It takes
     /// memory: `false` is for very small machines, where a failure then costs the time of a start.
     pub standby: bool,
+    /// How long a change (of this file, of a data file) is watched after it came into force, before it is the one to go back to
+    /// when a later one fails.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d"))]
+    pub bake: Period,
     /// Addresses to listen on; at least one.
     #[schemars(length(max = 64))]
     pub listen: Vec<Listen>,
@@ -38,6 +46,13 @@ pub struct Desired {
     /// Certificates from an authority such as Let's Encrypt (ACME, RFC 8555), for sites with `tls.acme = true`: issued
     /// and renewed without further ado, one for each host.
     pub acme: Acme,
+    /// Events: what is kept of requests and of what happens to Rempart itself.
+    pub analytics: Analytics,
+    /// Whether visitors are served, and who is told when they are not.
+    pub watch: Watch,
+    /// Data files that are kept up to date while Rempart runs.
+    #[schemars(length(max = 100))]
+    pub feeds: Vec<Feed>,
     /// The sites; at least one.
     #[schemars(length(max = 10_000))]
     pub site: Vec<Site>,
@@ -48,6 +63,7 @@ impl Default for Desired {
         Self {
             via: "rempart".to_owned(),
             standby: true,
+            bake: Period::seconds(60),
             listen: Vec::new(),
             trust: Trust::default(),
             metrics: Metrics::default(),
@@ -55,6 +71,9 @@ impl Default for Desired {
             limits: Limits::default(),
             drain: Drain::default(),
             acme: Acme::default(),
+            analytics: Analytics::default(),
+            watch: Watch::default(),
+            feeds: Vec::new(),
             site: Vec::new(),
         }
     }
@@ -98,6 +117,35 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self { listen: "127.0.0.1:9145".to_owned() }
+    }
+}
+
+/// Events: what is kept of requests and of what happens to Rempart itself, in a database in the state folder, for
+/// `rempart events` and `rempart top`. Visitors' addresses are kept as networks only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Analytics {
+    /// Whether events are kept at all.
+    pub enabled: bool,
+    /// How long figures per minute, and what happened, are kept.
+    #[schemars(extend("x-minimum" = "1d", "x-maximum" = "3650d"))]
+    pub keep_minutes: Period,
+    /// How long samples of single requests are kept.
+    #[schemars(extend("x-minimum" = "1d", "x-maximum" = "3650d"))]
+    pub keep_samples: Period,
+    /// Largest size of the database; the oldest go first.
+    #[schemars(extend("x-minimum" = "8MiB", "x-maximum" = "1TiB"))]
+    pub max_size: ByteSize,
+}
+
+impl Default for Analytics {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            keep_minutes: Period::seconds(30 * 86_400),
+            keep_samples: Period::seconds(3 * 86_400),
+            max_size: ByteSize::mebibytes(256),
+        }
     }
 }
 
@@ -302,6 +350,9 @@ pub struct Site {
     /// Limits that hold for this site.
     #[serde(default)]
     pub limits: SiteLimits,
+    /// Which methods and header fields requests may have. Left out, nothing is asked of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<crate::policy::Policy>,
 }
 
 /// Whose header fields the origin is sent.

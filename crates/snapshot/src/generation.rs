@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::roles::{FeedSettings, WatchSettings};
 use base::address::PrefixSet;
 use base::id::ContentHash;
 
@@ -30,14 +31,33 @@ pub struct Snapshot {
     pub limits: ConnectionLimits,
     /// How requests are logged.
     pub access_log: AccessLog,
+    /// What is kept of events; `None` is nothing.
+    pub analytics: Option<Analytics>,
+    /// What is watched and who is told; `None` is nothing. Without addresses of listeners; paths are as written.
+    pub watch: Option<WatchSettings>,
+    /// Data files to keep up to date, by names that differ. Paths are as written: relative to the configuration.
+    pub feeds: Vec<FeedSettings>,
     /// How long ending connections may take.
     pub drain: Drain,
     /// Whether a second process waits, with this generation loaded, to take over.
     pub standby: bool,
+    /// How long a change is watched before it is the one to go back to.
+    pub bake: Duration,
     /// Certificates from an authority; `None` when no site asks for it.
     pub acme: Option<Acme>,
     /// Compiled-in defaults, because no generation could be used: no sites, every request gets 503.
     pub is_defaults: bool,
+}
+
+/// What is kept of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Analytics {
+    /// How long figures per minute, and what happened, are kept.
+    pub keep_minutes: Duration,
+    /// How long samples of requests are kept.
+    pub keep_samples: Duration,
+    /// Largest size of the database in bytes.
+    pub max_bytes: u64,
 }
 
 /// How long connections may take to end, when the process or its predecessor ends.
@@ -131,6 +151,30 @@ pub struct Site {
     pub retry: Retry,
     /// Limits that hold once the site is known.
     pub limits: SiteLimits,
+    /// What requests may be like; `None` is anything.
+    pub policy: Option<Policy>,
+}
+
+/// What requests of a site may be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Methods allowed, at least one; `None` is every one.
+    pub methods: Option<Vec<Box<str>>>,
+    /// Fields that must be there.
+    pub require: Vec<HeaderRule>,
+    /// Fields that must not be there.
+    pub forbid: Vec<HeaderRule>,
+    /// Requests that are not like that go on, and are noted.
+    pub log_only: bool,
+}
+
+/// A header field of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderRule {
+    /// Its name, in lower case.
+    pub name: Box<str>,
+    /// The whole value of one of its lines; `None` is any.
+    pub value: Option<Box<str>>,
 }
 
 /// Header vocabulary of a site.

@@ -5,13 +5,14 @@ use std::fmt::{self, Display};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use api::roles::{FeedSettings, FeedSource, NotifyChannel, NotifyWay, SecretPlace, WatchSettings};
 use base::id::ContentHash;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{
-    AccessLogTarget, Acme, AcmeChallenge, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail, Compatibility,
-    ConnectionLimits, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify, ProxyProtocol, Site,
-    Snapshot, TlsPolicy,
+    AccessLogTarget, Acme, AcmeChallenge, Analytics, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail,
+    Compatibility, ConnectionLimits, HeaderRule, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify,
+    Policy, ProxyProtocol, Site, Snapshot, TlsPolicy,
 };
 use crate::units::{ByteSize, Period};
 
@@ -99,7 +100,11 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.add("drain.idle", period(snapshot.drain.idle));
     lines.add("drain.requests", period(snapshot.drain.requests));
     lines.add("drain.tunnels", period(snapshot.drain.tunnels));
+    lines.analytics(snapshot.analytics);
+    lines.watch(snapshot.watch.as_ref());
+    snapshot.feeds.iter().for_each(|feed| lines.feed(feed));
     lines.add("standby", snapshot.standby);
+    lines.add("bake", period(snapshot.bake));
     if let Some(acme) = &snapshot.acme {
         lines.acme(acme);
     }
@@ -107,6 +112,22 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
         lines.prefix = format!("site[{}].", text(&site.name));
         lines.site(site);
     }
+    lines.lines.sort();
+    lines.lines
+}
+
+/// The settings of one site alone, as `path = value`, sorted.
+pub fn site(site: &Site) -> Vec<String> {
+    let mut lines = Lines { prefix: String::new(), lines: Vec::new() };
+    lines.site(site);
+    lines.lines.sort();
+    lines.lines
+}
+
+/// The settings of one site's policy alone, as `path = value`, sorted.
+pub fn policy(policy: Option<&Policy>) -> Vec<String> {
+    let mut lines = Lines { prefix: String::new(), lines: Vec::new() };
+    lines.policy(policy);
     lines.lines.sort();
     lines.lines
 }
@@ -147,6 +168,81 @@ struct Lines {
 impl Lines {
     fn add(&mut self, path: &str, value: impl Display) {
         self.lines.push(format!("{}{path}{SEPARATOR}{value}", self.prefix));
+    }
+
+    fn analytics(&mut self, analytics: Option<Analytics>) {
+        self.add("analytics.enabled", analytics.is_some());
+        if let Some(kept) = analytics {
+            self.add("analytics.keep_minutes", period(kept.keep_minutes));
+            self.add("analytics.keep_samples", period(kept.keep_samples));
+            self.add("analytics.max_size", ByteSize::bytes(kept.max_bytes));
+        }
+    }
+
+    fn watch(&mut self, watch: Option<&WatchSettings>) {
+        self.add("watch.enabled", watch.is_some());
+        let Some(watch) = watch else { return };
+        let listen = watch.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        self.add("watch.listen", text(&listen));
+        self.add("watch.title", text(&watch.title));
+        if let Some(url) = &watch.url {
+            self.add("watch.url", text(url));
+        }
+        self.add("watch.probe.enabled", watch.probe_seconds > 0);
+        if let Some(site) = watch.sites.first().filter(|_| watch.probe_seconds > 0) {
+            self.add("watch.probe.every", period(Duration::from_secs(watch.probe_seconds)));
+            self.add("watch.probe.path", text(&site.path));
+        }
+        watch.channels.iter().for_each(|channel| self.channel(channel));
+    }
+
+    fn channel(&mut self, channel: &NotifyChannel) {
+        let place = format!("watch.notify[{}]", text(&channel.name));
+        let secret = |secret: &SecretPlace| match secret {
+            SecretPlace::File(path) => format!("file {}", text(&path.display().to_string())),
+            SecretPlace::Environment(name) => format!("environment {}", text(name)),
+        };
+        match &channel.way {
+            NotifyWay::Webhook { url, secret: place_of } => {
+                // What stands behind the host may be a secret.
+                let end = url.find("://").map_or(0, |at| at + 3);
+                let host =
+                    url.get(end..).unwrap_or_default().find(['/', '?']).map_or(url.len(), |at| end + at);
+                let shown = url.get(..host).unwrap_or_default();
+                self.add(&format!("{place}.webhook"), format!("{} {}", text(shown), hash(url.as_bytes())));
+                if let Some(place_of) = place_of {
+                    self.add(&format!("{place}.secret"), secret(place_of));
+                }
+            }
+            NotifyWay::Smtp { host, port, security, login, from, to } => {
+                self.add(&format!("{place}.smtp"), text(&format!("{host}:{port}")));
+                self.add(&format!("{place}.smtp.security"), text(security.name()));
+                self.add(&format!("{place}.smtp.from"), text(from));
+                self.add(&format!("{place}.smtp.to"), list(to));
+                if let Some((user, password)) = login {
+                    self.add(&format!("{place}.smtp.user"), text(user));
+                    self.add(&format!("{place}.smtp.password"), secret(password));
+                }
+            }
+        }
+    }
+
+    fn feed(&mut self, feed: &FeedSettings) {
+        let place = format!("feeds[{}]", text(&feed.name));
+        let source = match &feed.source {
+            FeedSource::File { path } | FeedSource::Folder { path } => path.display().to_string(),
+            FeedSource::Url { url } => url.clone(),
+        };
+        self.add(&format!("{place}.kind"), text(&feed.kind));
+        self.add(&format!("{place}.source"), text(&source));
+        self.add(&format!("{place}.every"), period(Duration::from_secs(feed.every_seconds)));
+        self.add(&format!("{place}.keys"), list(&feed.keys));
+        if let Some(most) = feed.max_entries {
+            self.add(&format!("{place}.max_entries"), most);
+        }
+        if let Some(most) = feed.max_bytes {
+            self.add(&format!("{place}.max_bytes"), ByteSize::bytes(most));
+        }
     }
 
     fn access_log(&mut self, snapshot: &Snapshot) {
@@ -210,6 +306,7 @@ impl Lines {
         self.add("limits.body", period(site.limits.body));
         self.add("limits.body_rate", rate(site.limits.body_rate));
         self.add("limits.tunnel", period(site.limits.tunnel));
+        self.policy(site.policy.as_ref());
         let outer = self.prefix.clone();
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         for origin in &site.origins {
@@ -220,6 +317,22 @@ impl Lines {
             self.origin(origin);
         }
         self.prefix = outer;
+    }
+
+    fn policy(&mut self, policy: Option<&Policy>) {
+        let Some(policy) = policy else { return };
+        let methods = policy.methods.as_ref().map_or_else(|| "all".to_owned(), |methods| list(methods));
+        self.add("policy.methods", methods);
+        // Some check a value that only their own proxy knows.
+        let rule = |rule: &HeaderRule| match &rule.value {
+            Some(value) => format!("{}: {}", text(&rule.name), hash(value.as_bytes())),
+            None => text(&rule.name),
+        };
+        for (name, rules) in [("require", &policy.require), ("forbid", &policy.forbid)] {
+            let rules: Vec<_> = rules.iter().map(rule).collect();
+            self.add(&format!("policy.{name}"), format!("[{}]", rules.join(", ")));
+        }
+        self.add("policy.action", text(if policy.log_only { "log" } else { "block" }));
     }
 
     fn site_tls(&mut self, site: &Site) {

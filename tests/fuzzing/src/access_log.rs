@@ -1,6 +1,6 @@
 //! `access_log`: whatever a visitor sends, a line of the log is one line of JSON that says the same.
 
-use base::event::{Completion, Fault, Protocol, RequestEvent};
+use base::event::{Completion, Fault, Protocol, RequestEvent, TlsVersion, Verdicts, wire};
 use base::id::RequestId;
 use base::random::Random;
 use base::time::Timestamp;
@@ -25,14 +25,20 @@ pub fn run(data: &[u8]) {
         client: std::net::Ipv6Addr::from(*address).into(),
         protocol: Protocol::Http2,
         tls: number & 1 == 1,
+        tls_version: (number & 3 == 3).then_some(TlsVersion::Tls13),
+        ja4: None,
+        introduction: None,
         method: text(0, MAX_METHOD_BYTES).into_string().into(),
         host: text(1, MAX_HOST_BYTES),
         target: text(2, MAX_TARGET_BYTES),
         site: Some(String::from(text(3, MAX_HEADER_BYTES)).into()),
+        generation: number,
+        verdicts: Verdicts::default(),
         status: 200,
         fault: Some(Fault::Visitor),
         reason: Some("bad_request"),
         origin: None,
+        origin_protocol: None,
         attempts: address[0],
         bytes_in: number,
         bytes_out: u64::MAX - number,
@@ -43,6 +49,12 @@ pub fn run(data: &[u8]) {
         referer: Some(text(4, MAX_HEADER_BYTES)),
         weight: 1,
     };
+    // The form between processes: what is written comes back, and whatever else comes is read to an end.
+    let mut sent = Vec::new();
+    wire::encode(&mut sent, &event, 1);
+    let read: Vec<_> = wire::records(&sent).map(|record| record.expect("its own record")).collect();
+    assert!(read.len() == 1 && event.target.starts_with(read[0].target) && read[0].host == &*event.host);
+    assert!(wire::records(data).count() <= data.len());
     for detail in [ClientIpDetail::Full, ClientIpDetail::Truncated, ClientIpDetail::None] {
         let mut line = Vec::new();
         access_log::write_line(&mut line, detail, &event);

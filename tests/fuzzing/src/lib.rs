@@ -12,6 +12,7 @@ mod forwarded;
 mod hello;
 mod host;
 mod origin;
+mod package;
 mod pem;
 mod preface;
 mod proxy_protocol;
@@ -42,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "forwarded", byte: b'f', run: forwarded::run },
     Target { name: "pem", byte: b'p', run: pem::run },
     Target { name: "access_log", byte: b'j', run: access_log::run },
+    Target { name: "package", byte: b'k', run: package::run },
 ];
 
 /// Tries an input; false when its first byte names no target.

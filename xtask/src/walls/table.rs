@@ -41,6 +41,8 @@ pub const WALLS: &[Wall] = &[
     Wall { name: "analytics", under: "crates", may_use: &["base", "api", "snapshot"], pure: false },
     Wall { name: "watch", under: "crates", may_use: &["base", "api"], pure: false },
     Wall { name: "acme", under: "crates", may_use: &["base", "api"], pure: false },
+    // Drills see the Rempart they put to the test from outside, as an operator and as a visitor would.
+    Wall { name: "drills", under: "tests", may_use: &["base", "api", "snapshot", "feed"], pure: false },
     Wall {
         name: "app",
         under: "crates",
@@ -61,12 +63,14 @@ pub const WALLS: &[Wall] = &[
             "analytics",
             "watch",
             "acme",
+            // `rempart drill`: famous outages re-enacted by the binary itself, on the operator's own machine.
+            "drills",
         ],
         pure: false,
     },
     // Tests see the binary from outside; they may only know what travels over the admin socket.
     Wall { name: "harness", under: "tests", may_use: &["base", "api"], pure: false },
-    Wall { name: "e2e", under: "tests", may_use: &["base", "api", "harness"], pure: false },
+    Wall { name: "e2e", under: "tests", may_use: &["base", "api", "harness", "snapshot"], pure: false },
     // Fuzz targets call parsers directly, as no other test outside their crate may.
     Wall { name: "fuzzing", under: "tests", may_use: &["base", "api", "snapshot", "edge"], pure: false },
     Wall { name: "xtask", under: "", may_use: &[], pure: false },
@@ -117,7 +121,7 @@ pub struct Foreign {
 
 /// Protocol libraries and their homes.
 pub const FOREIGN: &[Foreign] = &[
-    Foreign { path: "aws_lc_rs", homes: &["crates/edge/src/tls/"] },
+    Foreign { path: "aws_lc_rs", homes: &["crates/edge/src/tls/", "crates/api/src/seal.rs"] },
     Foreign { path: "h2", homes: &["crates/edge/src/h2/"] },
     Foreign { path: "instant_acme", homes: &["crates/acme/"] },
     Foreign { path: "hickory_resolver", homes: &["crates/edge/src/upstream/resolve.rs"] },
@@ -132,7 +136,14 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/snapshot/src/compile/certificate.rs",
             // How the keeper of certificates speaks to authorities, and what its tests answer challenges with.
             "crates/acme/src/http.rs",
+            // How packages are fetched.
+            "crates/feed/src/source/web.rs",
+            // How webhooks are sent, and sites are asked from outside.
+            "crates/watch/src/notify/webhook.rs",
+            "crates/watch/src/probe/",
             "crates/acme/tests/",
+            // A visitor of a drill, with TLS.
+            "tests/drills/src/wire.rs",
         ],
     },
     Foreign {
@@ -141,10 +152,25 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/edge/src/tls/",
             "crates/edge/src/io.rs",
             "crates/edge/src/upstream/transport.rs",
+            "crates/watch/src/probe/",
             "crates/acme/tests/",
+            "tests/drills/src/wire.rs",
         ],
     },
-    Foreign { path: "rcgen", homes: &["crates/edge/src/tls/", "crates/snapshot/tests/", "crates/acme/"] },
+    Foreign { path: "lettre", homes: &["crates/watch/src/notify/mail.rs"] },
+    Foreign { path: "maud", homes: &["crates/watch/src/page/", "tests/drills/src/"] },
+    Foreign { path: "rusqlite", homes: &["crates/analytics/src/store/"] },
+    Foreign {
+        path: "rcgen",
+        homes: &[
+            "crates/edge/src/tls/",
+            "crates/snapshot/tests/",
+            "crates/snapshot/src/kind/tests.rs",
+            "crates/watch/src/probe/tests.rs",
+            "crates/acme/",
+        ],
+    },
+    Foreign { path: "zstd", homes: &["crates/snapshot/src/package.rs"] },
 ];
 
 /// Lines a Rust file may have.

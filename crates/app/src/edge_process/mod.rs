@@ -3,8 +3,14 @@
 //! Taster, standby and edge are the same program in this order: `Load`, `Rehearse`, wait, `Activate`. When the supervisor
 //! goes away, an edge that serves goes on serving and waits to be adopted; any other process ends.
 
+mod artefacts;
+mod describe;
+mod difference;
 mod expiry;
+mod life;
+mod modules;
 mod orphan;
+mod roles;
 mod status;
 
 use std::fs::File;
@@ -20,26 +26,26 @@ use api::admin::GenerationSource;
 use api::diagnostic::{Diagnostic, Severity};
 use api::process::{
     Activate, DrainLimits, ListenerOrder, Load, LoadFrom, Loaded, MetricsOrder, Order, Reply, Supervision,
-    Task, TicketKey, WantedListener, Watched, Word,
+    Switch, Task, TicketKey, Word,
 };
 use edge::generation::Generation;
 use edge::telemetry::access_log::{AccessLog, LogCounts};
+use edge::telemetry::events::Events;
 use edge::telemetry::metrics::Metrics;
 use edge::telemetry::ops::{self, Health, Ops};
 use edge::{BoundListener, Edge, EdgeOptions, ListenerSet};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use snapshot::Mode;
-use snapshot::generation::{AccessLogTarget, Drain, Snapshot};
+use snapshot::generation::{AccessLogTarget, Drain};
 
 use crate::builder::{Builder, Built, cannot_start, diagnose, now};
 use crate::channel::Channel;
 use crate::package::{self, Sources};
 use crate::{EXIT_OK, sources, state};
 
-/// How often a sign of life is given.
-const BEAT: Duration = Duration::from_millis(100);
 /// Time for the last log lines to be written when the process ends.
 const LOG_END: Duration = Duration::from_secs(5);
+/// Time for the last events to be sent when the process ends: nobody waits long for analytics.
+const EVENTS_END: Duration = Duration::from_secs(1);
 /// Name of a configuration that came from options.
 pub const COMMAND_LINE: &str = "command line";
 /// Name of the configuration that is compiled in.
@@ -54,13 +60,15 @@ pub struct Settings {
 /// Runs until ordered to end.
 pub fn run(settings: &Settings, stream: UnixStream) -> anyhow::Result<u8> {
     let instance = format!("{:016x}", getrandom::u64().context("this machine has no randomness")?);
+    edge::modules::diagnostics::install_panic_hook();
     let process = Arc::new(EdgeProcess::new(settings, instance)?);
     let channel = Arc::new(Channel::new(stream)?);
     channel.send(&process.hello(), &[])?;
     process.talk_to(channel.clone());
-    give_signs_of_life(process.clone())?;
-    end_on_signal(process.clone())?;
+    life::give_signs(process.clone())?;
+    life::end_on_signal(process.clone())?;
     expiry::watch(process.clone())?;
+    modules::tell(process.clone())?;
     let mut channel = Some(channel);
     while let Some(current) = channel.take() {
         match process.obey(&current) {
@@ -96,8 +104,11 @@ struct EdgeProcess {
     health: Arc<Health>,
     certificates: PathBuf,
     rendezvous: PathBuf,
+    event_socket: PathBuf,
     seed: u64,
     parts: Mutex<Parts>,
+    /// What the supervisor has switched off.
+    ordered: Mutex<Vec<Switch>>,
     /// What signs of life are made of; never locked for longer than it takes to copy them.
     living: Mutex<Living>,
 }
@@ -109,6 +120,7 @@ type Living = (Option<Arc<Edge>>, Option<Arc<Channel>>);
 #[derive(Default)]
 struct Parts {
     access_log: Option<Arc<AccessLog>>,
+    events: Option<Arc<Events>>,
     edge: Option<Arc<Edge>>,
     /// Loaded and not in force.
     pending: Option<Ready>,
@@ -138,8 +150,10 @@ impl EdgeProcess {
             health: Arc::default(),
             certificates: sources::certificates(&settings.state),
             rendezvous: state::edges(&settings.state),
+            event_socket: state::events(&settings.state),
             seed: getrandom::u64().context("this machine has no randomness")?,
             parts: Mutex::default(),
+            ordered: Mutex::default(),
             living: Mutex::default(),
         })
     }
@@ -212,6 +226,20 @@ impl EdgeProcess {
                 Err(error) => refused("ticket-keys", error.to_string()),
             },
             Task::Challenges { challenges } => self.set_challenges(&challenges),
+            Task::Artefact { feed, again, forced } => self.load_artefact(&feed, again, forced, descriptors),
+            Task::Bans { bans } => {
+                let list: Vec<_> = bans.iter().map(|ban| (ban.network, ban.until)).collect();
+                let beyond = self.builder.loader.bans().set(&list);
+                if beyond > 0 {
+                    tracing::warn!(beyond, "more networks are banned than there is room for");
+                }
+                Reply::Done
+            }
+            Task::Withdraw { name } => {
+                self.builder.loader.artefacts().withdraw(&name);
+                self.renew_switches();
+                Reply::Done
+            }
             Task::Hold => {
                 self.lock().held = descriptors.into_iter().next();
                 Reply::Done
@@ -220,8 +248,20 @@ impl EdgeProcess {
                 self.tell_metrics(&supervision);
                 Reply::Done
             }
-            Task::Keep { .. } | Task::Certificate { .. } | Task::Published { .. } | Task::Wanted { .. } => {
-                refused("not-a-keeper", "an edge process keeps no certificates".to_owned())
+            Task::Switches { switches } => {
+                self.order_switches(switches);
+                Reply::Done
+            }
+            Task::Keep { .. }
+            | Task::Certificate { .. }
+            | Task::Published { .. }
+            | Task::Wanted { .. }
+            | Task::Settings { .. }
+            | Task::End
+            | Task::Happened { .. }
+            | Task::Offered { .. }
+            | Task::Feed { .. } => {
+                refused("not-this-role", "an edge process does nothing of that".to_owned())
             }
         };
         (reply, Vec::new())
@@ -261,6 +301,10 @@ impl EdgeProcess {
         let is_package = matches!(load.from, LoadFrom::Package { .. });
         let (sources, mode) = self.gather(load.from, given.as_ref())?;
         let built = self.builder.build(&sources, number, mode)?;
+        // A package was judged when it was read from files.
+        if let Some(before) = given.as_ref().filter(|_| !is_package && !load.force) {
+            difference::judge(before, &built.compiled)?;
+        }
         self.get_ready(number, built, &sources, source, given.filter(|_| is_package))
     }
 
@@ -307,7 +351,7 @@ impl EdgeProcess {
         let copy = package.try_clone().map_err(|error| problem(error.into()))?;
         let watched = sources::watched(sources, &self.certificates);
         let Built { generation, warnings, compiled, places } = built;
-        let loaded = describe(number, &compiled, sources, &places, watched, warnings);
+        let loaded = describe::describe(number, &compiled, sources, &places, watched, warnings);
         let generation = Arc::new(generation);
         self.start_threads(&generation).map_err(problem)?;
         let ready = Ready { generation, loaded: loaded.clone(), source, package, places };
@@ -326,11 +370,15 @@ impl EdgeProcess {
         let silent =
             snapshot::generation::AccessLog { to: AccessLogTarget::Off, ..compiled.access_log.clone() };
         let log = Arc::new(AccessLog::start(&silent, self.metrics.log_counts())?);
-        let (threads, metrics) = (threads(compiled), self.metrics.clone());
-        let options = EdgeOptions { threads, seed: self.seed, metrics, access_log: log.clone() };
+        let (threads, metrics) = (describe::threads(compiled), self.metrics.clone());
+        // Nor is anybody told of golden requests.
+        let events = Arc::new(Events::start(self.event_socket.clone(), self.metrics.event_counts())?);
+        let access_log = log.clone();
+        let options = EdgeOptions { threads, seed: self.seed, metrics, access_log, events: events.clone() };
         let edge = Edge::start(options, generation.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
         let edge = Arc::new(edge);
         parts.access_log = Some(log);
+        parts.events = Some(events);
         parts.edge = Some(edge.clone());
         self.lock_living().0 = Some(edge);
         Ok(())
@@ -344,10 +392,14 @@ impl EdgeProcess {
         };
         let (generation, places) = (ready.generation.clone(), ready.places.clone());
         drop(parts);
+        let before = self.builder.loader.modules().failures();
         let rehearsed = edge::deferred::run(&generation, &self.metrics)
             .and_then(|()| edge::rehearsal::rehearse(&edge, &generation).map(drop));
         match rehearsed {
-            Ok(()) => Reply::Done,
+            Ok(()) => match self.failed_since(&before) {
+                found if found.is_empty() => Reply::Done,
+                diagnostics => Reply::Refused { diagnostics },
+            },
             Err(found) => Reply::Refused {
                 diagnostics: found.iter().map(|error| diagnose(error, Severity::Error, &places)).collect(),
             },
@@ -389,6 +441,7 @@ impl EdgeProcess {
         if let Reply::Refused { diagnostics } = self.set_challenges(&order.challenges) {
             tracing::warn!(?diagnostics, "pending challenges were not taken over");
         }
+        self.suspect(&order.suspects);
         let fresh = parts.pending.take();
         edge.activate(fresh.as_ref().map(|ready| ready.generation.clone()), sets);
         if let Some(ready) = fresh {
@@ -413,6 +466,10 @@ impl EdgeProcess {
         if let Some(log) = &parts.access_log {
             log.reconfigure(&generation.snapshot.access_log);
         }
+        if let Some(events) = &parts.events {
+            events.enable(generation.snapshot.analytics.is_some());
+        }
+        self.builder.loader.came_into_force(generation);
         self.health.activate(generation.number);
         self.metrics.set_generation(generation.number, generation.snapshot.id);
         self.metrics.reload_finished(true, now());
@@ -479,6 +536,7 @@ impl EdgeProcess {
     fn finish(&self) {
         let mut parts = self.lock();
         let (edge, log, limits) = (parts.edge.take(), parts.access_log.take(), parts.drain.take());
+        let events = parts.events.take();
         drop(parts);
         if let Some(edge) = edge
             && !edge.drain(limits.unwrap_or_default())
@@ -487,6 +545,9 @@ impl EdgeProcess {
         }
         if let Some(log) = log {
             log.shutdown(LOG_END);
+        }
+        if let Some(events) = events {
+            events.shutdown(EVENTS_END);
         }
     }
 
@@ -502,84 +563,9 @@ impl EdgeProcess {
     }
 }
 
-/// Edge threads of a generation.
-fn threads(compiled: &Snapshot) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    compiled.limits.threads.unwrap_or(cores)
-}
-
-fn describe(
-    number: u64,
-    compiled: &Snapshot,
-    sources: &Sources,
-    places: &snapshot::Places,
-    watched: Vec<Watched>,
-    diagnostics: Vec<Diagnostic>,
-) -> Loaded {
-    let milliseconds = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
-    let wanted = |listener: &snapshot::generation::Listener| WantedListener {
-        address: listener.address,
-        tls: listener.tls,
-        proxy_protocol: listener.proxy_protocol,
-        location: Some(places.locate(&listener.place)),
-    };
-    Loaded {
-        number,
-        id: compiled.id.to_string(),
-        file: sources.file.clone(),
-        text_hash: blake3::hash(&sources.text).to_string(),
-        listeners: compiled.listeners.iter().map(wanted).collect(),
-        metrics: compiled.metrics,
-        watched,
-        standby: compiled.standby,
-        drain: DrainLimits {
-            idle_ms: milliseconds(compiled.drain.idle),
-            requests_ms: milliseconds(compiled.drain.requests),
-            tunnels_ms: milliseconds(compiled.drain.tunnels),
-        },
-        acme: compiled.acme.as_ref().map(|acme| sources::acme_settings(acme, &sources.file)),
-        threads: threads(compiled),
-        diagnostics,
-    }
-}
-
 fn refused(code: &str, message: String) -> Reply {
     let (code, location, hint) = (code.to_owned(), None, None);
     Reply::Refused {
         diagnostics: vec![Diagnostic { severity: Severity::Error, code, message, location, hint }],
     }
-}
-
-/// A thread of its own, so that a long order does not look like a hang.
-fn give_signs_of_life(process: Arc<EdgeProcess>) -> anyhow::Result<()> {
-    std::thread::Builder::new().name("beat".to_owned()).spawn(move || {
-        loop {
-            std::thread::sleep(BEAT);
-            let (edge, channel) = process.lock_living().clone();
-            let Some(channel) = channel else { continue };
-            let mut beat = edge.map(|edge| edge.pulse()).unwrap_or_default();
-            beat.wanted = process.builder.loader.wanted().take();
-            // Who no longer listens is noticed where orders are read.
-            if let Err(error) = channel.send(&Word::Beat(beat), &[]) {
-                tracing::debug!(%error, "a sign of life could not be given");
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// The supervisor orders what happens at a signal; one sent to this process is for an edge that has none.
-fn end_on_signal(process: Arc<EdgeProcess>) -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if signals.forever().next().is_some() {
-            process.pause();
-            process.health.drain();
-            let limits = process.lock().in_force.as_ref().map(|ready| ready.generation.snapshot.drain);
-            process.lock().drain = limits;
-            process.finish();
-            std::process::exit(EXIT_OK.into());
-        }
-    })?;
-    Ok(())
 }

@@ -49,6 +49,8 @@ pub fn wait_for_supervisor(process: &Arc<EdgeProcess>) -> anyhow::Result<Option<
         let parts = process.lock();
         (parts.waiting.clone(), !parts.listeners.is_empty())
     };
+    #[cfg(feature = "faults")]
+    let serves = serves && !edge::fault::without("orphan");
     let Some(waiting) = waiting.filter(|_| serves) else { return Ok(None) };
     process.lock_living().1 = None;
     tracing::error!("the supervisor has ended: this edge serves on, and waits for another one");

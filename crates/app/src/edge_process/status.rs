@@ -34,7 +34,10 @@ impl EdgeProcess {
             certificates = generation.certificates.statuses(now());
         }
         let (requests, connections) = (totals.requests, totals.connections);
-        EdgeStatus { warnings, metrics, sites, certificates, requests, connections }
+        let held = self.builder.loader.artefacts().manifests();
+        let artefacts = held.into_iter().map(|manifest| (manifest.name, manifest.content)).collect();
+        let modules = self.module_status();
+        EdgeStatus { warnings, metrics, sites, certificates, requests, connections, modules, artefacts }
     }
 }
 

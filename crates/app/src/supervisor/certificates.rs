@@ -11,7 +11,7 @@ use api::certificates::{AcmeSettings, Challenge};
 use api::process::Task;
 
 use super::Supervisor;
-use super::child::{AskError, Child, KeeperWord, WORDS};
+use super::child::{AskError, Child, ChildWord, WORDS};
 use super::fleet::SMALL;
 
 /// How often is looked whether the keeper runs and knows what is wanted.
@@ -80,7 +80,7 @@ pub fn keep(supervisor: &Supervisor) {
 
 fn begin(
     supervisor: &Supervisor,
-    words: &SyncSender<KeeperWord>,
+    words: &SyncSender<ChildWord>,
     wanted: &AcmeSettings,
 ) -> anyhow::Result<Arc<Child>> {
     let child = Child::start(&supervisor.launch(), "keeper", Some(words.clone()))?;
@@ -102,21 +102,21 @@ fn dismiss(supervisor: &Supervisor, running: Option<Running>) {
 }
 
 /// Waits for a word of the keeper, and passes on what it says.
-fn listen(supervisor: &Supervisor, said: &Receiver<KeeperWord>, running: Option<&Running>) {
+fn listen(supervisor: &Supervisor, said: &Receiver<ChildWord>, running: Option<&Running>) {
     match said.recv_timeout(LOOK) {
-        Ok(KeeperWord { serial, challenges }) => {
+        Ok(ChildWord::Challenges { serial, challenges }) => {
             if pass_on(supervisor, challenges)
                 && let Some(keeper) = running
             {
                 keeper.child.tell(Task::Published { serial });
             }
         }
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        Ok(ChildWord::Offer { .. }) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
     }
 }
 
 /// Gives pending challenges to the edge; the next edge gets them with the sockets. Answers whether one has them.
-fn pass_on(supervisor: &Supervisor, challenges: Vec<Challenge>) -> bool {
+pub fn pass_on(supervisor: &Supervisor, challenges: Vec<Challenge>) -> bool {
     let (active, trial) = {
         let mut fleet = supervisor.fleet();
         fleet.challenges.clone_from(&challenges);

@@ -20,6 +20,7 @@ use api::process::{Adopted, Beat, Order, Reply, Task, Word};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
+use super::journal::Journal;
 use crate::channel::Channel;
 
 /// Time for a child to say who it is.
@@ -32,7 +33,7 @@ const SILENT_LOOKS: u32 = 100;
 const STUCK_BEATS: u32 = 40;
 /// Names visitors asked for that wait to be passed on; who is left out asks again.
 const MAX_WANTED: usize = 1024;
-/// Words of a keeper waiting to be dealt with.
+/// Words of a keeper or a feeder waiting to be dealt with.
 pub const WORDS: usize = 16;
 
 /// How children are started.
@@ -44,6 +45,8 @@ pub struct Launch {
     pub state: PathBuf,
     /// Options that every process of this Rempart gets.
     pub options: Vec<String>,
+    /// Where they tell what happened.
+    pub journal: Arc<Journal>,
 }
 
 impl Launch {
@@ -126,13 +129,29 @@ impl std::fmt::Display for Ending {
     }
 }
 
-/// What a keeper of certificates says without being asked.
+/// What a keeper of certificates or a feeder says without being asked, and what is waited for before the next one.
 #[derive(Debug)]
-pub struct KeeperWord {
-    /// Repeated in the confirmation.
-    pub serial: u64,
-    /// What is pending.
-    pub challenges: Vec<Challenge>,
+pub enum ChildWord {
+    /// The keeper: this is pending.
+    Challenges {
+        /// Repeated in the confirmation.
+        serial: u64,
+        /// All of it.
+        challenges: Vec<Challenge>,
+    },
+    /// The feeder: a package that passed all its checks.
+    Offer {
+        /// Repeated in the answer.
+        serial: u64,
+        /// The feed.
+        name: String,
+        /// Generation of the package.
+        generation: u64,
+        /// It differs more than it may, and was forced.
+        forced: bool,
+        /// The package.
+        package: OwnedFd,
+    },
 }
 
 /// A child process.
@@ -154,6 +173,12 @@ pub struct Child {
 }
 
 type Answer = (Reply, Vec<OwnedFd>);
+
+/// Who hears what a child says without being asked.
+struct Ears {
+    words: Option<SyncSender<ChildWord>>,
+    journal: Arc<Journal>,
+}
 
 /// What the reading thread leaves for others.
 #[derive(Default)]
@@ -183,16 +208,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Child {
-    /// Starts a child and waits until it has said who it is. `words` gets what a keeper says.
-    pub fn start(
-        launch: &Launch,
-        role: &str,
-        words: Option<SyncSender<KeeperWord>>,
-    ) -> io::Result<Arc<Self>> {
+    /// Starts a child and waits until it has said who it is. `words` gets what a keeper or a feeder says.
+    pub fn start(launch: &Launch, role: &str, words: Option<SyncSender<ChildWord>>) -> io::Result<Arc<Self>> {
         let (channel, theirs) = Channel::pair()?;
         let spawned = launch.command(role).stdin(Stdio::from(theirs)).spawn()?;
         let pid = spawned.id();
-        let child = Self::meet(channel, Some(pid), words).map(|(child, _)| child);
+        let ears = Ears { words, journal: launch.journal.clone() };
+        let child = Self::meet(channel, Some(pid), ears).map(|(child, _)| child);
         if child.is_err() {
             end_unmet(pid);
         }
@@ -200,8 +222,12 @@ impl Child {
     }
 
     /// Takes over an edge that runs without a supervisor. The descriptors are those of `Word::Adopt`.
-    pub fn adopt(stream: UnixStream) -> io::Result<(Arc<Self>, Adopted, Vec<OwnedFd>)> {
-        let (child, adopted) = Self::meet(Channel::new(stream)?, None, None)?;
+    pub fn adopt(
+        stream: UnixStream,
+        journal: &Arc<Journal>,
+    ) -> io::Result<(Arc<Self>, Adopted, Vec<OwnedFd>)> {
+        let ears = Ears { words: None, journal: journal.clone() };
+        let (child, adopted) = Self::meet(Channel::new(stream)?, None, ears)?;
         let (adopted, descriptors) = adopted
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the edge did not hand itself over"))?;
         Ok((child, *adopted, descriptors))
@@ -211,13 +237,13 @@ impl Child {
     fn meet(
         channel: Channel,
         pid: Option<u32>,
-        words: Option<SyncSender<KeeperWord>>,
+        ears: Ears,
     ) -> io::Result<(Arc<Self>, Option<(Box<Adopted>, Vec<OwnedFd>)>)> {
         let (channel, inbox) = (Arc::new(channel), Arc::new(Inbox::default()));
         let (first, firsts) = mpsc::sync_channel(2);
         std::thread::Builder::new().name("child".to_owned()).spawn({
             let (channel, inbox) = (channel.clone(), inbox.clone());
-            move || read(&channel, &inbox, &first, words.as_ref())
+            move || read(&channel, &inbox, &first, &ears)
         })?;
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it did not say who it is");
         let First::Hello { pid: said, version, instance } = firsts.recv_timeout(HELLO).map_err(late)? else {
@@ -411,7 +437,9 @@ pub fn collect_unwatched() {
 }
 
 /// Reads what a child says until it has nothing more to say.
-fn read(channel: &Channel, inbox: &Inbox, first: &SyncSender<First>, words: Option<&SyncSender<KeeperWord>>) {
+fn read(channel: &Channel, inbox: &Inbox, first: &SyncSender<First>, ears: &Ears) {
+    // Who says more than can be heard waits for an answer, and says it again.
+    let hear = |word: ChildWord| drop(ears.words.as_ref().map(|words| words.try_send(word)));
     loop {
         let (word, descriptors) = match channel.receive::<Word>() {
             Ok(Some(received)) => received,
@@ -441,10 +469,13 @@ fn read(channel: &Channel, inbox: &Inbox, first: &SyncSender<First>, words: Opti
                 drop(first.try_send(First::Hello { pid, version, instance }));
             }
             Word::Adopt(adopted) => drop(first.try_send(First::Adopt(adopted, descriptors))),
-            Word::Challenges { serial, challenges } => {
-                // A keeper that says more than can be heard waits for its confirmation, and says it again.
-                drop(words.map(|words| words.try_send(KeeperWord { serial, challenges })));
+            Word::Challenges { serial, challenges } => hear(ChildWord::Challenges { serial, challenges }),
+            Word::Offer { serial, name, generation, forced } => {
+                if let Some(package) = descriptors.into_iter().next() {
+                    hear(ChildWord::Offer { serial, name, generation, forced, package });
+                }
             }
+            Word::Happened { happening } => ears.journal.tell(happening),
         }
     }
     inbox.closed.store(true, Ordering::Release);

@@ -6,11 +6,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::admin::{GenerationSource, Refusal, ReloadOutcome};
-use api::diagnostic::{Diagnostic, Severity};
+use api::diagnostic::{Diagnostic, Severity as FindingSeverity};
 use api::process::{Load, LoadFrom, Loaded, MetricsOrder, Reply, Task, Watched};
+use base::happening::{Component, Happening, IN_PART, Severity, What};
 
 use super::child::{AskError, Child};
-use super::fleet::{Fleet, Force, SMALL, Standby};
+use super::fleet::{Fleet, Force, SMALL, Standby, Unconfirmed};
 use super::sockets::Plan;
 use super::taste::Tasted;
 use super::{LOAD, Supervisor, finding};
@@ -21,17 +22,71 @@ use crate::sources;
 const FILES: Duration = Duration::from_secs(1);
 /// Time for an edge that died during a change to be replaced.
 const REPLACEMENT: Duration = Duration::from_secs(10);
+/// How long a forced change waits to be confirmed.
+pub const CONFIRM: Duration = Duration::from_secs(600);
 /// How often a change is carried on with another edge when the one it was made on has died.
 const ATTEMPTS: u32 = 3;
 /// Warnings about what should have followed a change and did not; a reload tries again.
+/// Who reads files again that have changed.
+const CHANGED_FILES: &str = "changed files";
 const NOT_KEPT: &str = "not-kept";
 const METRICS_NOT_SERVED: &str = "metrics-not-served";
 
 impl Supervisor {
-    /// Reads the configuration again and puts it in force if it is good; else everything stays as it is.
-    pub fn reload(&self) -> ReloadOutcome {
+    /// Reads the configuration again and puts it in force if it is good; else everything stays as it is. With `force`, it may
+    /// take away more than a change may, and must be confirmed.
+    pub fn reload(&self, by: &str, force: bool) -> ReloadOutcome {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.change(self.origin.load_from(), None, self.origin.source())
+        let before = self.fleet().force.package.try_clone();
+        let before = match before {
+            Ok(package) => package,
+            Err(error) => return self.refuse(vec![finding("no-package", error.to_string())]),
+        };
+        let way_back = force.then(|| self.way_back());
+        let mut outcome =
+            self.change(self.origin.load_from(), Some(&before), self.origin.source(), by, force);
+        if let Some(way_back) = way_back
+            && outcome.changed
+        {
+            let mut fleet = self.fleet();
+            fleet.unconfirmed =
+                Some(Unconfirmed { until: Instant::now() + CONFIRM, package: before, source: way_back });
+            outcome.confirm_seconds = Some(CONFIRM.as_secs());
+        }
+        outcome
+    }
+
+    fn way_back(&self) -> GenerationSource {
+        self.fleet().force.source
+    }
+
+    /// Somebody says that a forced configuration is as wanted.
+    pub fn confirm(&self) -> Result<(), String> {
+        match self.fleet().unconfirmed.take() {
+            Some(_) => Ok(()),
+            None => Err("no change waits to be confirmed".to_owned()),
+        }
+    }
+
+    /// Takes a forced configuration back that nobody confirmed in time.
+    pub fn take_back_unconfirmed(&self) {
+        let due = {
+            let mut fleet = self.fleet();
+            fleet.unconfirmed.take_if(|waiting| Instant::now() >= waiting.until)
+        };
+        let Some(Unconfirmed { package, source, .. }) = due else { return };
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.fleet().force.loaded.number;
+        let message = format!("generation {number} was forced and nobody confirmed it: it is taken back");
+        tracing::error!("{message}");
+        let outcome =
+            self.change(LoadFrom::Package { served: true }, Some(&package), source, "commit-confirm", false);
+        let (what, component) = (What::GenerationReverted, Component::Configuration);
+        let happening = Happening::new(now(), what, Severity::Warning, component, "unconfirmed", message);
+        self.journal.tell(happening.with_generation(number));
+        if !outcome.active {
+            tracing::error!("the configuration before it could not be put in force again");
+        }
     }
 
     /// Takes changed certificate files into the configuration in force, whatever the configuration file says meanwhile.
@@ -42,12 +97,19 @@ impl Supervisor {
             (fleet.force.package.try_clone(), fleet.force.source)
         };
         match package {
-            Ok(package) => self.change(LoadFrom::Reread, Some(&package), source),
+            Ok(package) => self.change(LoadFrom::Reread, Some(&package), source, CHANGED_FILES, false),
             Err(error) => self.refuse(vec![finding("no-package", error.to_string())]),
         }
     }
 
-    fn change(&self, from: LoadFrom, package: Option<&File>, source: GenerationSource) -> ReloadOutcome {
+    pub fn change(
+        &self,
+        from: LoadFrom,
+        package: Option<&File>,
+        source: GenerationSource,
+        by: &str,
+        force: bool,
+    ) -> ReloadOutcome {
         let number = {
             let fleet = self.fleet();
             if fleet.ending {
@@ -55,7 +117,7 @@ impl Supervisor {
             }
             fleet.highest + 1
         };
-        let tasted = match self.taste(Load { number, from, source }, package) {
+        let tasted = match self.taste(Load { number, from, source, force }, package) {
             Ok(tasted) => tasted,
             Err(diagnostics) => return self.refuse(diagnostics),
         };
@@ -73,10 +135,30 @@ impl Supervisor {
             found.hint = Some("change it, or restart Rempart to have it tried once more".to_owned());
             return self.refuse(vec![found]);
         }
+        self.journal.brings(tasted.loaded.number, by, now());
         match self.put_in_force(tasted, source) {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                self.tell_of_activation(by);
+                outcome
+            }
             Err(diagnostics) => self.refuse(diagnostics),
         }
+    }
+
+    fn tell_of_activation(&self, by: &str) {
+        let number = self.fleet().force.loaded.number;
+        let left_out = self.edge_status().map(|edge| edge.modules.reverted).unwrap_or_default();
+        let but: String = left_out
+            .iter()
+            .map(|site| {
+                format!(", but for {}, which is served as in generation {}", site.site, site.generation)
+            })
+            .collect();
+        let cause = if left_out.is_empty() { "activated" } else { IN_PART };
+        let message = format!("generation {number} of the configuration is in force{but}");
+        let (what, component) = (What::GenerationActivated, Component::Configuration);
+        let happening = Happening::new(now(), what, Severity::Info, component, cause, message);
+        self.journal.tell(happening.with_generation(number).done_by(by));
     }
 
     /// The sources say what is in force already; only their wording may differ.
@@ -143,11 +225,10 @@ impl Supervisor {
     ) -> ReloadOutcome {
         let Tasted { child, loaded, package } = tasted;
         fleet.sockets.put_in_force(plan);
-        let (since, warnings) = (now(), loaded.diagnostics.clone());
-        let (number, standby) = (loaded.number, loaded.standby);
+        let (number, is_wanted) = (loaded.number, loaded.standby);
         tracing::info!(generation = number, id = loaded.id, "a new generation is in force");
         let undone = std::mem::take(&mut fleet.force.warnings);
-        fleet.set_force(Force { loaded, source, since, package, warnings });
+        fleet.set_force(Force::now(loaded, source, package));
         // Noted by the change itself.
         fleet.force.warnings.extend(undone.into_iter().filter(|found| found.code == METRICS_NOT_SERVED));
         let at = Instant::now();
@@ -155,11 +236,8 @@ impl Supervisor {
         fleet.suspect = None;
         fleet.refused = None;
         let old = fleet.standby.take();
-        let needless = if standby {
-            fleet.standby.replace(Standby { child, number })
-        } else {
-            Some(Standby { child, number })
-        };
+        let standby = Standby { child, held: fleet.held() };
+        let needless = if is_wanted { fleet.standby.replace(standby) } else { Some(standby) };
         for standby in old.into_iter().chain(needless) {
             standby.child.kill();
         }
@@ -221,7 +299,7 @@ impl Supervisor {
         self.fleet().suspect = Some(active.clone());
         // Exactly what was tasted: not `served`, so nothing is overlooked that the taster would have refused.
         let (number, from) = (tasted.loaded.number, LoadFrom::Package { served: false });
-        let load = Load { number, from, source };
+        let load = Load { number, from, source, force: false };
         active.ask(Task::Load(load), &[tasted.package.as_fd()], LOAD)?;
         let mut fleet = self.fleet();
         if !fleet.active.as_ref().is_some_and(|now| Arc::ptr_eq(now, active)) {
@@ -258,13 +336,20 @@ impl Supervisor {
     }
 
     fn refuse(&self, diagnostics: Vec<Diagnostic>) -> ReloadOutcome {
-        for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error) {
+        for diagnostic in
+            diagnostics.iter().filter(|diagnostic| diagnostic.severity == FindingSeverity::Error)
+        {
             let place = diagnostic.location.as_ref().map(|place| format!("{}:{}", place.file, place.line));
             tracing::error!(code = diagnostic.code, place, "configuration refused: {}", diagnostic.message);
+        }
+        #[cfg(feature = "faults")]
+        if edge::fault::without("previous-stays") {
+            super::guard::fall_back_to_defaults(self);
         }
         let mut fleet = self.fleet();
         fleet.refused = Some(Refusal { at: rfc3339(now()), diagnostics: diagnostics.clone() });
         fleet.tell_supervision();
+        self.journal.tell(refusal(&diagnostics));
         outcome(&fleet, false, false, diagnostics)
     }
 
@@ -276,6 +361,15 @@ impl Supervisor {
             _ => None,
         }
     }
+}
+
+pub(super) fn refusal(diagnostics: &[Diagnostic]) -> Happening {
+    let first = diagnostics.iter().find(|found| found.severity == FindingSeverity::Error);
+    let (cause, reason) =
+        first.map_or(("refused", "no reason given"), |found| (found.code.as_str(), &found.message));
+    let message = format!("a configuration was refused, the one in force stays: {reason}");
+    let (what, component) = (What::GenerationRefused, Component::Configuration);
+    Happening::new(now(), what, Severity::Warning, component, cause, message)
 }
 
 /// Opens, moves or closes the metrics socket as the generation wants it; a failure is a warning.
@@ -348,7 +442,7 @@ pub fn metrics_not_served(error: &io::Error) -> Diagnostic {
 
 fn warning(code: &str, message: String, hint: &str) -> Diagnostic {
     Diagnostic {
-        severity: Severity::Warning,
+        severity: FindingSeverity::Warning,
         code: code.to_owned(),
         message,
         location: None,
@@ -364,5 +458,12 @@ fn draining() -> Diagnostic {
 
 fn outcome(fleet: &Fleet, active: bool, changed: bool, diagnostics: Vec<Diagnostic>) -> ReloadOutcome {
     let Loaded { number, id, .. } = &fleet.force.loaded;
-    ReloadOutcome { active, changed, number: *number, generation: id.clone(), diagnostics }
+    ReloadOutcome {
+        active,
+        changed,
+        number: *number,
+        generation: id.clone(),
+        diagnostics,
+        confirm_seconds: None,
+    }
 }

@@ -1,16 +1,17 @@
 //! Watching: an edge that has ended, was stopped, or hangs is replaced at once; a standby is kept; what crashes again and
 //! again is given up for the generation before it.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::admin::{GenerationSource, Refusal};
 use api::process::{Load, LoadFrom, Loaded, Reply, Task, TicketKey, WantedListener};
+use base::happening::{Component, Happening, Severity, What};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::child::{AskError, Child, Condition, Ending, out_of_memory_kills};
 use super::fleet::{Fleet, Force, Standby};
+use super::journal::Journal;
 use super::{Supervisor, finding};
 use crate::builder::{now, rfc3339};
 
@@ -55,6 +56,8 @@ enum Step {
     Rest,
     /// There is no edge.
     Start,
+    /// Data that has just come into force does not run: its name, and why not.
+    TakeBack(String, String),
     /// The generation in force does not run.
     FallBack(String),
 }
@@ -72,10 +75,13 @@ pub fn guard(supervisor: &Supervisor) {
                 return;
             }
             sweep(&mut fleet);
-            look_after(&mut fleet, &mut memory_kills, backoff.is_due())
+            look_after(&mut fleet, &supervisor.journal, &mut memory_kills, backoff.is_due())
         };
         match step {
             Step::Rest => {}
+            Step::TakeBack(name, reason) => {
+                supervisor.take_back_artefact(&name, &reason);
+            }
             Step::FallBack(reason) => fall_back(supervisor, &reason),
             Step::Start => match start_in_force(supervisor) {
                 Ok(()) => backoff.succeeded(),
@@ -92,7 +98,7 @@ pub fn guard(supervisor: &Supervisor) {
     }
 }
 
-fn look_after(fleet: &mut Fleet, memory_kills: &mut u64, due: bool) -> Step {
+fn look_after(fleet: &mut Fleet, journal: &Journal, memory_kills: &mut u64, due: bool) -> Step {
     let Some(active) = fleet.active.clone() else { return if due { Step::Start } else { Step::Rest } };
     let condition = active.look();
     if condition == Condition::Fine {
@@ -103,7 +109,7 @@ fn look_after(fleet: &mut Fleet, memory_kills: &mut u64, due: bool) -> Step {
     let suspect = fleet.suspect.as_ref().is_some_and(|suspect| Arc::ptr_eq(suspect, &active));
     let blame = !suspect && is_to_blame(&condition, kills > *memory_kills);
     *memory_kills = kills;
-    replace(fleet, &active, &condition, blame)
+    replace(fleet, journal, &active, &condition, blame)
 }
 
 /// Waits for the next look, or for the end of the edge or the standby.
@@ -155,7 +161,13 @@ fn is_to_blame(condition: &Condition, memory: bool) -> bool {
     }
 }
 
-fn replace(fleet: &mut Fleet, old: &Arc<Child>, condition: &Condition, blame: bool) -> Step {
+fn replace(
+    fleet: &mut Fleet,
+    journal: &Journal,
+    old: &Arc<Child>,
+    condition: &Condition,
+    blame: bool,
+) -> Step {
     let reason = match condition {
         Condition::Ended(ending) => {
             fleet.supervision.crashes += 1;
@@ -163,17 +175,36 @@ fn replace(fleet: &mut Fleet, old: &Arc<Child>, condition: &Condition, blame: bo
         }
         other => {
             fleet.supervision.hangs += 1;
+            let suspects = old.beat().suspects;
             let what = match other {
                 Condition::Stopped => "it was stopped",
                 Condition::Stuck => "one of its threads does not move on",
                 _ => "it gives no sign of life",
             };
-            what.to_owned()
+            let modules = suspects.iter().map(|found| format!(" in {} at {}", found.module, found.site));
+            let modules = modules.collect::<Vec<_>>().join(",");
+            fleet.remember_suspects(suspects);
+            format!("{what}{modules}")
         }
     };
     tracing::error!(pid = old.pid, "the edge is replaced: {reason}");
+    journal.tell(
+        Happening::new(
+            now(),
+            What::EdgeReplaced,
+            Severity::Warning,
+            Component::Delivery,
+            "edge-ended",
+            format!("the edge process was replaced: {reason}"),
+        )
+        .with_generation(fleet.force.loaded.number),
+    );
     fleet.active = None;
-    let step = if blame && fleet.crashed_too_often(Instant::now()) {
+    let suspect = fleet.artefacts.suspect().filter(|_| blame);
+    let step = if let Some(name) = suspect {
+        // Data that has just come is blamed before the configuration. The standby has it too.
+        Step::TakeBack(name, reason)
+    } else if blame && fleet.crashed_too_often(Instant::now()) {
         Step::FallBack(reason)
     } else if promote(fleet) {
         Step::Rest
@@ -188,7 +219,8 @@ fn replace(fleet: &mut Fleet, old: &Arc<Child>, condition: &Condition, blame: bo
 
 /// The standby takes over, if there is one that has the generation in force.
 fn promote(fleet: &mut Fleet) -> bool {
-    let standby = fleet.standby.take().filter(|standby| standby.number == fleet.force.loaded.number);
+    let held = fleet.held();
+    let standby = fleet.standby.take_if(|standby| standby.held == held);
     let Some(Standby { child, .. }) = standby else { return false };
     match fleet.hand_over(&child) {
         Ok(()) => {
@@ -205,8 +237,12 @@ fn promote(fleet: &mut Fleet) -> bool {
 
 /// A new process takes over, with the generation in force.
 fn start_in_force(supervisor: &Supervisor) -> anyhow::Result<()> {
-    let child = load_in_force(supervisor)?;
+    let (child, held) = supervisor.load_in_force_anew()?;
     let mut fleet = supervisor.fleet();
+    if fleet.held() != held {
+        child.kill();
+        anyhow::bail!("something else has come into force meanwhile");
+    }
     let done = fleet.hand_over(&child);
     match done {
         Ok(()) => {
@@ -221,16 +257,6 @@ fn start_in_force(supervisor: &Supervisor) -> anyhow::Result<()> {
     }
 }
 
-/// A new process that has loaded what is in force; the lock is not held meanwhile.
-fn load_in_force(supervisor: &Supervisor) -> io::Result<Arc<Child>> {
-    let (loaded, source, package, tickets) = {
-        let fleet = supervisor.fleet();
-        let Force { loaded, source, package, .. } = &fleet.force;
-        (loaded.clone(), *source, package.try_clone()?, fleet.tickets.clone())
-    };
-    supervisor.load_known(loaded.number, source, &loaded.listeners, &package, &tickets)
-}
-
 /// Gives the generation in force up for the newest stored one before it that runs, or for what is compiled in.
 fn fall_back(supervisor: &Supervisor, reason: &str) {
     let (bad, tickets) = {
@@ -239,6 +265,17 @@ fn fall_back(supervisor: &Supervisor, reason: &str) {
         let message = format!("generation {} is given up: {reason}, again and again", bad.number);
         tracing::error!("{message}");
         fleet.give_up(&bad.id, &message);
+        supervisor.journal.tell(
+            Happening::new(
+                now(),
+                What::GenerationReverted,
+                Severity::Critical,
+                Component::Configuration,
+                "given-up",
+                message.clone(),
+            )
+            .with_generation(bad.number),
+        );
         let mut found = finding("generation-given-up", message);
         found.hint = Some("change the configuration and run `rempart reload`".to_owned());
         fleet.refused = Some(Refusal { at: rfc3339(now()), diagnostics: vec![found] });
@@ -270,7 +307,12 @@ fn try_stored(
     number: u64,
     package: std::fs::File,
 ) -> anyhow::Result<()> {
-    let load = Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
+    let load = Load {
+        number,
+        from: LoadFrom::Package { served: true },
+        source: GenerationSource::LastGood,
+        force: false,
+    };
     let (child, loaded) = supervisor.load_tasted(load, Some(&package), tickets)?;
     let mut fleet = supervisor.fleet();
     anyhow::ensure!(!fleet.given_up.contains_key(&loaded.id), "it was given up before");
@@ -285,12 +327,29 @@ fn use_defaults(
 ) -> anyhow::Result<()> {
     let child = supervisor.start_child(tickets)?;
     let number = supervisor.fleet().highest + 1;
-    let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
+    let load = Load {
+        number,
+        from: LoadFrom::Defaults { listeners },
+        source: GenerationSource::Defaults,
+        force: false,
+    };
     let (reply, descriptors) = child.ask(Task::Load(load), &[], super::LOAD)?;
     let (Reply::Loaded(loaded), Some(package)) = (reply, descriptors.into_iter().next()) else {
         anyhow::bail!("an unexpected answer");
     };
     put_in_force(&mut supervisor.fleet(), &child, *loaded, GenerationSource::Defaults, package.into())
+}
+
+/// What a refusal must never lead to: the minimal configuration instead of the one before.
+#[cfg(feature = "faults")]
+pub fn fall_back_to_defaults(supervisor: &Supervisor) {
+    let (tickets, listeners) = {
+        let fleet = supervisor.fleet();
+        (fleet.tickets.clone(), fleet.force.loaded.listeners.clone())
+    };
+    if let Err(error) = use_defaults(supervisor, &tickets, listeners) {
+        tracing::error!(%error, "the built-in defaults could not be started");
+    }
 }
 
 /// The child becomes the edge with this generation, on the sockets it wants.
@@ -313,8 +372,7 @@ fn put_in_force(
         tracing::error!(%error, "metrics are not served");
     }
     fleet.hand_over(child)?;
-    let (since, warnings) = (now(), loaded.diagnostics.clone());
-    fleet.set_force(Force { loaded, source, since, package, warnings });
+    fleet.set_force(Force::now(loaded, source, package));
     fleet.active = Some(child.clone());
     fleet.tell_supervision();
     Ok(())
@@ -332,18 +390,13 @@ pub fn keep_standby(supervisor: &Supervisor) {
         if !fleet.lacks_standby() || fleet.trial.is_some() || !backoff.is_due() {
             continue;
         }
-        let (number, tickets) = (fleet.force.loaded.number, fleet.tickets.clone());
-        let package = fleet.force.package.try_clone();
-        let (source, listeners) = (fleet.force.source, fleet.force.loaded.listeners.clone());
         drop(fleet);
-        match package
-            .and_then(|package| supervisor.load_known(number, source, &listeners, &package, &tickets))
-        {
-            Ok(child) => {
+        match supervisor.load_in_force_anew() {
+            Ok((child, held)) => {
                 backoff.succeeded();
                 let mut fleet = supervisor.fleet();
-                if fleet.force.loaded.number == number && !fleet.ending {
-                    if let Some(old) = fleet.standby.replace(Standby { child, number }) {
+                if fleet.held() == held && !fleet.ending {
+                    if let Some(old) = fleet.standby.replace(Standby { child, held }) {
                         old.child.kill();
                     }
                     fleet.tell_supervision();

@@ -3,20 +3,25 @@
 //! Threads and blocking calls, no runtime, no parser of configurations, nothing of the edge: as little as possible, because
 //! it must not be what fails. What it is asked lies in `control.rs` (changes), `guard.rs` (replacement) and `upgrade.rs`.
 
+mod artefacts;
 mod certificates;
 mod child;
 mod control;
+mod feeds;
 mod fleet;
 mod guard;
+mod journal;
 mod notify;
+mod roles;
+mod signals;
 mod sockets;
 mod start;
 mod status;
+mod switches;
 mod taste;
 mod tickets;
 mod upgrade;
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
@@ -25,18 +30,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use api::admin::{GenerationSource, Status};
+use api::admin::{GenerationSource, ProcessRole, Status};
 use api::diagnostic::{Diagnostic, Severity};
-use api::process::{DrainLimits, Load, LoadFrom, Task, TicketKey, WantedListener};
+use api::process::{DrainLimits, LoadFrom, Task, TicketKey};
+use api::seal::Keyring;
+use api::signal::Meter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use child::{Launch, own_program};
+pub use journal::Journal;
 pub use start::StartError;
 
 use crate::admin::Admin;
 use crate::state::StateFolder;
 use child::Child;
-use fleet::Fleet;
+use fleet::{Fleet, Held};
 use notify::Notify;
 use sockets::Sockets;
 
@@ -125,6 +133,12 @@ pub struct Supervisor {
     origin: Origin,
     state: StateFolder,
     launch: Mutex<Launch>,
+    /// What happened.
+    journal: Arc<Journal>,
+    /// Whose signals count.
+    keys: Keyring,
+    /// Which of them have come.
+    meter: Mutex<Meter>,
     taste: TasteLimits,
     notify: Notify,
     started: Instant,
@@ -153,22 +167,23 @@ impl Supervisor {
         start_edge(&self.launch(), tickets)
     }
 
-    /// Starts an edge process that has loaded what others have loaded before.
-    fn load_known(
-        &self,
-        number: u64,
-        source: GenerationSource,
-        listeners: &[WantedListener],
-        package: &File,
-        tickets: &[TicketKey],
-    ) -> io::Result<Arc<Child>> {
-        let child = self.start_child(tickets)?;
-        let from = match source {
-            GenerationSource::Defaults => LoadFrom::Defaults { listeners: listeners.to_vec() },
-            _ => LoadFrom::Package { served: true },
+    /// Starts an edge process that has loaded what is in force. The lock is not held meanwhile; what comes into force in
+    /// between shows in what it is answered to hold.
+    fn load_in_force_anew(&self) -> io::Result<(Arc<Child>, Held)> {
+        let (load, package, artefacts, tickets, held) = {
+            let fleet = self.fleet();
+            let package = fleet.force.package.try_clone()?;
+            let (load, held) = (fleet.load_in_force(), fleet.held());
+            (load, package, fleet.artefacts.given()?, fleet.tickets.clone(), held)
         };
-        match child.ask(Task::Load(Load { number, from, source }), &[package.as_fd()], LOAD) {
-            Ok(_) => Ok(child),
+        let child = self.start_child(&tickets)?;
+        self.tell_restrictions(&child);
+        let loaded = child.ask(Task::Load(load), &[package.as_fd()], LOAD).and_then(|_| {
+            let mut given = artefacts.iter();
+            given.try_for_each(|given| child.ask(given.order(), &[given.package.as_fd()], LOAD).map(drop))
+        });
+        match loaded {
+            Ok(()) => Ok((child, held)),
             Err(error) => {
                 child.kill();
                 Err(io::Error::other(error))
@@ -191,10 +206,16 @@ impl Supervisor {
         for child in needless.into_iter().chain(fleet.taster.take()).chain(fleet.keeper.take()) {
             child.kill();
         }
+        let roles = std::mem::take(&mut fleet.roles);
+        let (watch, roles): (Vec<_>, Vec<_>) =
+            roles.into_iter().partition(|(role, _)| *role == ProcessRole::Watch);
         let mut left: Vec<Arc<Child>> = fleet.active.take().into_iter().chain(fleet.trial.take()).collect();
         left.iter().for_each(|child| child.tell(Task::Drain(limits)));
         left.append(&mut fleet.draining);
         drop(fleet);
+        // What is ended on purpose is no outage.
+        watch.iter().for_each(|(_, child)| roles::end(child));
+        // Last events come while the edge drains; roles are ended after it.
         let deadline = Instant::now() + longest(limits) + DRAIN_MARGIN;
         while left.iter().any(|child| child.ended().is_none()) {
             if Instant::now() >= deadline {
@@ -203,6 +224,7 @@ impl Supervisor {
             }
             std::thread::sleep(LOOK);
         }
+        roles.iter().for_each(|(_, child)| roles::end(child));
     }
 }
 
@@ -254,15 +276,15 @@ pub fn run(
         Ok((supervisor, admin)) => (Arc::new(supervisor), admin),
         Err(error) => return Ok(Err(error)),
     };
-    let spawn = |name: &str, work: fn(&Supervisor)| {
-        let supervisor = supervisor.clone();
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&supervisor))
-    };
+    let spawn = |name: &str, work: fn(&Supervisor)| spawn_with(&supervisor, name, work);
     spawn("guard", guard::guard)?;
     spawn("standby", guard::keep_standby)?;
     spawn("files", control::watch_files)?;
     spawn("tickets", tickets::rotate)?;
     spawn("keeper", certificates::keep)?;
+    let (offers, offered) = mpsc::sync_channel(child::WORDS);
+    spawn_with(&supervisor, "roles", move |supervisor| roles::look_after(supervisor, &offers))?;
+    spawn_with(&supervisor, "feeds", move |supervisor| artefacts::take_offers(supervisor, &offered))?;
     let admin = admin.map_or_else(|| crate::admin::open(&socket), Ok)?;
     let admin = crate::admin::serve(admin, supervisor.clone())?;
     supervisor.notify.ready();
@@ -277,10 +299,19 @@ pub fn run(
     Ok(Ok(end))
 }
 
+fn spawn_with(
+    supervisor: &Arc<Supervisor>,
+    name: &str,
+    work: impl FnOnce(&Supervisor) + Send + 'static,
+) -> io::Result<()> {
+    let supervisor = supervisor.clone();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&supervisor)).map(drop)
+}
+
 fn obey(supervisor: &Supervisor, events: &mpsc::Receiver<Event>, admin: Admin) -> End {
     loop {
         match events.recv() {
-            Ok(Event::Reload) => drop(supervisor.reload()),
+            Ok(Event::Reload) => drop(supervisor.reload("SIGHUP", false)),
             Ok(Event::BecomeNew) => {
                 hold(supervisor, &admin.rest(LAST_ANSWERS));
                 return End::Upgraded { program: supervisor.launch().program };

@@ -1,7 +1,6 @@
 //! The start: adopt an edge that runs already, else try the configuration, else the last good generations, else what is
 //! compiled in.
 
-use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, mpsc};
@@ -10,13 +9,17 @@ use std::time::Instant;
 use api::admin::{GenerationSource, Refusal};
 use api::diagnostic::Diagnostic;
 use api::process::{Adopted, Load, LoadFrom, Loaded, Reply, Supervision, Task, TicketKey};
+use api::seal::Keyring;
+use base::happening::{Component, Happening, Severity, What};
 
+use super::artefacts::furnish_at_start;
 use super::child::Child;
-use super::control::not_kept;
+use super::control::{not_kept, refusal};
 use super::fleet::{Fleet, Force};
+use super::journal::Journal;
 use super::notify::Notify;
 use super::sockets::Sockets;
-use super::taste::{Tasted, taste};
+use super::taste::{Dish, Tasted, taste};
 use super::{Event, LOAD, Origin, Settings, Supervisor, longest, start_edge, tickets};
 use crate::builder::{now, rfc3339};
 use crate::edge_process::COMMAND_LINE;
@@ -46,7 +49,7 @@ pub fn start(
     notify: Notify,
     events: mpsc::SyncSender<Event>,
 ) -> anyhow::Result<Result<(Supervisor, Option<UnixListener>), StartError>> {
-    let adopted = adopt(&state);
+    let adopted = adopt(&state, &settings.launch.journal);
     let is_adopted = adopted.is_some();
     let mut seen = Supervision::default();
     let mut admin = None;
@@ -70,34 +73,26 @@ pub fn start(
     };
     let First { child, loaded, package, source, refused } = first;
     let highest = state.highest().max(loaded.number);
-    let warnings = loaded.diagnostics.clone();
+    let force = Force::now(loaded, source, package);
+    let switches = state.switches().unwrap_or_else(|error| {
+        tracing::error!(%error, "what was switched off cannot be read: switch it off again");
+        Vec::new()
+    });
     let fleet = Fleet {
-        active: Some(child.clone()),
-        standby: None,
-        trial: None,
-        taster: None,
-        draining: Vec::new(),
-        left_over: super::child::all()
-            .into_iter()
-            .filter(|pid| pid.as_raw_nonzero().get().cast_unsigned() != child.pid)
-            .collect(),
-        keeper: None,
-        sockets,
-        force: Force { loaded, source, since: now(), package, warnings },
+        switches,
         highest,
         refused,
         supervision: seen,
         tickets: keys,
-        challenges: Vec::new(),
-        set_aside: Vec::new(),
-        crashes: VecDeque::new(),
-        suspect: None,
-        given_up: HashMap::new(),
-        ending: false,
+        ..Fleet::new(child.clone(), sockets, force)
     };
+    let keys = Keyring::new([state.machine_key()?.public().into()])?;
     let supervisor = Supervisor {
+        keys,
+        meter: Mutex::default(),
         origin: settings.origin,
         state,
+        journal: settings.launch.journal.clone(),
         launch: Mutex::new(settings.launch),
         taste: settings.taste,
         notify,
@@ -106,15 +101,31 @@ pub fn start(
         fleet: Mutex::new(fleet),
         events,
     };
+    supervisor.tell_restrictions(&child);
+    // An adopted edge has them; loading them again tells which, and changes nothing.
+    let child = furnish_at_start(&supervisor, child)?;
+    supervisor.fleet().active = Some(child.clone());
     if is_adopted {
+        keep_adopted(&supervisor);
         child.tell(Task::Tickets { keys: supervisor.fleet().tickets.clone() });
         // What was changed while nobody looked.
-        supervisor.reload();
+        supervisor.reload("start", false);
     } else {
         serve_first(&supervisor, &child)?;
     }
     supervisor.fleet().tell_supervision();
     Ok(Ok((supervisor, admin)))
+}
+
+/// The supervisor before may have died between the edge's change and the disk's: without this its number would come again.
+fn keep_adopted(supervisor: &Supervisor) {
+    let fleet = supervisor.fleet();
+    let number = fleet.force.loaded.number;
+    if number > supervisor.state.highest()
+        && let Err(error) = supervisor.state.keep(number, &fleet.force.package)
+    {
+        tracing::warn!(number, %error, "what the adopted edge serves could not be kept on disk");
+    }
 }
 
 fn serve_first(supervisor: &Supervisor, child: &Child) -> anyhow::Result<()> {
@@ -132,7 +143,23 @@ fn serve_first(supervisor: &Supervisor, child: &Child) -> anyhow::Result<()> {
     if fresh && let Err(error) = supervisor.state.keep_listeners(&fleet.force.loaded.listeners) {
         tracing::warn!(%error, "the addresses listened on could not be kept");
     }
+    tell_start(supervisor, &fleet);
     Ok(())
+}
+
+/// A start is a change like any other; what was refused on the way is told after what came into force.
+fn tell_start(supervisor: &Supervisor, fleet: &Fleet) {
+    let (number, is_none) = (fleet.force.loaded.number, fleet.force.source == GenerationSource::Defaults);
+    if !is_none {
+        let message = format!("Rempart was started, generation {number} of the configuration is in force");
+        let (what, component) = (What::GenerationActivated, Component::Configuration);
+        let happening = Happening::new(now(), what, Severity::Info, component, "started", message);
+        supervisor.journal.tell(happening.with_generation(number));
+    }
+    if let Some(refused) = &fleet.refused {
+        let severity = if is_none { Severity::Critical } else { Severity::Warning };
+        supervisor.journal.tell(Happening { severity, ..refusal(&refused.diagnostics) });
+    }
 }
 
 /// The configuration, or the newest stored generation that runs, or the defaults.
@@ -143,8 +170,14 @@ fn first_generation(
     keys: &[TicketKey],
 ) -> anyhow::Result<Result<First, StartError>> {
     let number = state.highest() + 1;
-    let load = Load { number, from: settings.origin.load_from(), source: settings.origin.source() };
-    let attempt = taste(&settings.launch, settings.taste, load, None, keys, None);
+    let load =
+        Load { number, from: settings.origin.load_from(), source: settings.origin.source(), force: false };
+    let attempt = taste(
+        &settings.launch,
+        settings.taste,
+        Dish { load, package: None, artefacts: &[], tickets: keys },
+        None,
+    );
     let diagnostics = match attempt.and_then(|tasted| listen(sockets, tasted)) {
         Ok(Tasted { child, loaded, package }) => {
             let source = settings.origin.source();
@@ -153,12 +186,21 @@ fn first_generation(
         Err(diagnostics) => diagnostics,
     };
     let refused = Some(Refusal { at: rfc3339(now()), diagnostics: diagnostics.clone() });
+    #[cfg(feature = "faults")]
+    if edge::fault::without("last-good") {
+        return Ok(Err(StartError(diagnostics)));
+    }
     // What was once made from options is nothing a file can fall back to, and the other way round.
     let Origin::File(_) = settings.origin else { return Ok(Err(StartError(diagnostics))) };
     for (number, package) in state.stored() {
-        let load =
-            Load { number, from: LoadFrom::Package { served: true }, source: GenerationSource::LastGood };
-        let tasted = taste(&settings.launch, settings.taste, load, Some(&package), keys, None);
+        let load = Load {
+            number,
+            from: LoadFrom::Package { served: true },
+            source: GenerationSource::LastGood,
+            force: false,
+        };
+        let dish = Dish { load, package: Some(&package), artefacts: &[], tickets: keys };
+        let tasted = taste(&settings.launch, settings.taste, dish, None);
         match tasted.and_then(|tasted| listen(sockets, tasted)) {
             Ok(Tasted { child, loaded, package }) if loaded.file != COMMAND_LINE => {
                 let source = GenerationSource::LastGood;
@@ -179,7 +221,12 @@ fn first_generation(
         return Ok(Err(StartError(diagnostics)));
     }
     let child = start_edge(&settings.launch, keys)?;
-    let load = Load { number, from: LoadFrom::Defaults { listeners }, source: GenerationSource::Defaults };
+    let load = Load {
+        number,
+        from: LoadFrom::Defaults { listeners },
+        source: GenerationSource::Defaults,
+        force: false,
+    };
     let (reply, given) = child.ask(Task::Load(load), &[], LOAD)?;
     let (Reply::Loaded(loaded), Some(package)) = (reply, given.into_iter().next()) else {
         anyhow::bail!("an edge answered something unexpected")
@@ -211,7 +258,7 @@ fn listen(sockets: &mut Sockets, tasted: Tasted) -> Result<Tasted, Vec<Diagnosti
 type Found = (Arc<Child>, Adopted, File, Vec<std::os::fd::OwnedFd>, Loaded);
 
 /// Edges that run without a supervisor: the one with the newest generation is taken, others are told to drain.
-fn adopt(state: &StateFolder) -> Option<Found> {
+fn adopt(state: &StateFolder, journal: &Arc<Journal>) -> Option<Found> {
     let mut best: Option<Found> = None;
     let folder = std::fs::read_dir(state::edges(state.path())).ok()?;
     for entry in folder.flatten().take(MAX_ADOPTED) {
@@ -224,7 +271,7 @@ fn adopt(state: &StateFolder) -> Option<Found> {
                 continue;
             }
         };
-        let (child, adopted, descriptors) = match Child::adopt(stream) {
+        let (child, adopted, descriptors) = match Child::adopt(stream, journal) {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "an edge that was running could not be adopted");

@@ -9,7 +9,7 @@ use api::process::{Reply, Task};
 
 use super::child::Child;
 use super::{Origin, Supervisor};
-use crate::builder::rfc3339;
+use crate::builder::{now, rfc3339};
 use crate::sources;
 
 /// Time for the edge to tell of itself; the rest of the answer does not wait for it.
@@ -26,11 +26,16 @@ impl Supervisor {
         if fleet.refused.is_none() {
             warnings.extend(self.warning_about_file(&fleet.force.loaded.text_hash));
         }
-        let EdgeStatus { warnings: own, metrics, sites, requests, connections, .. } = match edge {
+        let EdgeStatus {
+            warnings: own, metrics, sites, requests, connections, mut modules, artefacts, ..
+        } = match edge {
             Ok(edge) => edge,
             Err(problem) => EdgeStatus { warnings: vec![problem], ..EdgeStatus::default() },
         };
         warnings.extend(own);
+        if modules.switches.is_empty() {
+            modules.switches.clone_from(&fleet.switches);
+        }
         let listeners = fleet.sockets.in_force().iter().map(|listener| ListenerStatus {
             configured: listener.configured.to_string(),
             address: listener.address.to_string(),
@@ -57,10 +62,14 @@ impl Supervisor {
             sites,
             requests,
             connections,
+            baking: fleet.force.bake.is_some(),
+            artefacts: fleet.artefacts.status(&artefacts),
+            bans: fleet.bans.iter().filter(|ban| ban.until > now()).cloned().collect(),
+            modules,
         }
     }
 
-    fn edge_status(&self) -> Result<EdgeStatus, String> {
+    pub fn edge_status(&self) -> Result<EdgeStatus, String> {
         let active = self.fleet().active.clone();
         let Some(active) = active else {
             return Err("no edge runs at the moment; one is being started".to_owned());

@@ -8,6 +8,7 @@ use std::time::Instant;
 use api::diagnostic::Diagnostic;
 use api::process::{Load, Loaded, Reply, Task, TicketKey};
 
+use super::artefacts::Given;
 use super::child::{AskError, Child, Ending, Launch};
 use super::{Supervisor, TasteLimits, finding, start_edge};
 use crate::builder::cannot_start;
@@ -42,15 +43,26 @@ impl Drop for Trial<'_> {
     }
 }
 
-/// Loads a generation in a process of its own, has it do its deferred work and answer golden requests.
+/// What is tasted.
+pub struct Dish<'a> {
+    /// The configuration.
+    pub load: Load,
+    /// Its package, for a load that needs one.
+    pub package: Option<&'a File>,
+    /// The other artefacts.
+    pub artefacts: &'a [Given],
+    /// Keys of session tickets.
+    pub tickets: &'a [TicketKey],
+}
+
+/// Loads a generation and artefacts in a process of its own, has it do its deferred work and answer golden requests.
 pub fn taste(
     launch: &Launch,
     limits: TasteLimits,
-    load: Load,
-    package: Option<&File>,
-    tickets: &[TicketKey],
+    dish: Dish<'_>,
     supervisor: Option<&Supervisor>,
 ) -> Result<Tasted, Vec<Diagnostic>> {
+    let Dish { load, package, artefacts, tickets } = dish;
     let number = load.number;
     let child = start_edge(launch, tickets).map_err(|error| {
         let error = anyhow::anyhow!("the process that tries a new generation could not be started: {error}");
@@ -67,6 +79,21 @@ pub fn taste(
             "the process that tried it answered something else".to_owned(),
         )]);
     };
+    let feeds = super::artefacts::feeds(&loaded);
+    for given in artefacts {
+        // As the generation says that is tasted; one without this feed does not want it.
+        let Some(feed) = feeds.iter().find(|feed| feed.name == given.feed.name) else { continue };
+        let task = Task::Artefact { feed: feed.clone(), again: true, forced: false };
+        trial.ask(task, Some(&given.package), &format!("loading the data of {}", feed.name))?;
+    }
+    if let Some(supervisor) = supervisor {
+        supervisor.tell_restrictions(&trial.child);
+    }
+    #[cfg(feature = "faults")]
+    if edge::fault::without("taster") {
+        trial.good = true;
+        return Ok(Tasted { child: trial.child.clone(), loaded: *loaded, package: package.into() });
+    }
     trial.ask(Task::Rehearse, None, "its deferred work and golden requests")?;
     trial.good = true;
     Ok(Tasted { child: trial.child.clone(), loaded: *loaded, package: package.into() })
@@ -142,15 +169,21 @@ impl Supervisor {
         package: Option<&File>,
         tickets: &[TicketKey],
     ) -> Result<(Arc<Child>, Loaded), AskError> {
-        let tasted =
-            taste(&self.launch(), self.taste, load, package, tickets, None).map_err(AskError::Refused)?;
+        let artefacts = self.fleet().artefacts.given().map_err(|_| AskError::Gone)?;
+        let dish = Dish { load, package, artefacts: &artefacts, tickets };
+        let tasted = taste(&self.launch(), self.taste, dish, None).map_err(AskError::Refused)?;
         Ok((tasted.child, tasted.loaded))
     }
 
     /// Tastes as part of a change; the process shows in `rempart status` meanwhile.
     pub fn taste(&self, load: Load, package: Option<&File>) -> Result<Tasted, Vec<Diagnostic>> {
-        let tickets = self.fleet().tickets.clone();
-        let tasted = taste(&self.launch(), self.taste, load, package, &tickets, Some(self));
+        let (tickets, artefacts) = {
+            let fleet = self.fleet();
+            (fleet.tickets.clone(), fleet.artefacts.given())
+        };
+        let artefacts = artefacts.map_err(|error| vec![finding("no-package", error.to_string())])?;
+        let dish = Dish { load, package, artefacts: &artefacts, tickets: &tickets };
+        let tasted = taste(&self.launch(), self.taste, dish, Some(self));
         if tasted.is_err() {
             self.fleet().supervision.tastes_refused += 1;
         }

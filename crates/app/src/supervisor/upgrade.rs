@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use api::admin::{GenerationSource, UpgradeOutcome};
 use api::diagnostic::Diagnostic;
-use api::process::{Beat, Load, LoadFrom, Reply, Task};
+use api::process::{Beat, Reply, Task};
+use base::happening::{Component, Severity, What};
 
 use super::child::{AskError, Child, Condition};
 use super::fleet::{SMALL, Standby};
-use super::taste::{Tasted, taste};
+use super::taste::{Dish, Tasted, taste};
 use super::{Event, LOOK, Launch, Origin, Supervisor, finding};
 
 /// How long a new binary is watched unless told otherwise.
@@ -52,11 +53,28 @@ impl Supervisor {
         };
         fleet.tell_supervision();
         drop(fleet);
+        self.tell_of_upgrade(to.as_deref(), &diagnostics);
         let upgraded = program.is_some();
         if let Some(program) = program {
             self.launch.lock().unwrap_or_else(PoisonError::into_inner).program = program;
         }
         UpgradeOutcome { upgraded, from, to, diagnostics }
+    }
+
+    fn tell_of_upgrade(&self, to: Option<&str>, diagnostics: &[Diagnostic]) {
+        let to = to.unwrap_or("a binary that did not start");
+        match diagnostics.first() {
+            None => {
+                let message = format!("the binary was replaced: version {to} serves");
+                let (what, severity) = (What::Upgraded, Severity::Info);
+                self.journal.note(what, severity, Component::Delivery, "upgraded", message);
+            }
+            Some(found) => {
+                let message = format!("version {to} was taken back: {}", found.message);
+                let (what, severity) = (What::UpgradeReverted, Severity::Warning);
+                self.journal.note(what, severity, Component::Delivery, &found.code, message);
+            }
+        }
     }
 
     /// Has this process become the new binary, after the answer to whoever asked has gone out.
@@ -134,18 +152,15 @@ impl Supervisor {
 
     fn taste_binary(&self, program: &Path) -> Result<Tasted, Vec<Diagnostic>> {
         let launch = Launch { program: program.to_owned(), ..self.launch() };
-        let (number, source, listeners, package, tickets) = {
+        let (load, package, artefacts, tickets) = {
             let fleet = self.fleet();
             let package = fleet.force.package.try_clone();
-            let loaded = &fleet.force.loaded;
-            (loaded.number, fleet.force.source, loaded.listeners.clone(), package, fleet.tickets.clone())
+            (fleet.load_in_force(), package, fleet.artefacts.given(), fleet.tickets.clone())
         };
-        let package = package.map_err(|error| vec![finding("no-package", error.to_string())])?;
-        let from = match source {
-            GenerationSource::Defaults => LoadFrom::Defaults { listeners },
-            _ => LoadFrom::Package { served: true },
-        };
-        taste(&launch, self.taste, Load { number, from, source }, Some(&package), &tickets, Some(self))
+        let missing = |error: std::io::Error| vec![finding("no-package", error.to_string())];
+        let (package, artefacts) = (package.map_err(missing)?, artefacts.map_err(missing)?);
+        let dish = Dish { load, package: Some(&package), artefacts: &artefacts, tickets: &tickets };
+        taste(&launch, self.taste, dish, Some(self))
     }
 
     /// The new one accepts, then the old one no longer does; then the new one must do well for a while.

@@ -7,6 +7,8 @@
 const MAX_BYTES: usize = 16 * 1024;
 /// Frames read at most.
 const MAX_FRAMES: usize = 64;
+/// Settings in a fingerprint at most; there are nine that mean something.
+const MAX_SETTINGS: usize = 16;
 const CONNECTION_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEADER: usize = 9;
 
@@ -35,6 +37,18 @@ pub struct ClientPreface {
     /// First letters of the pseudo-header fields of the first request in order: `masp` for
     /// `:method :authority :scheme :path`.
     pub pseudo_order: String,
+}
+
+impl ClientPreface {
+    /// As one line: SETTINGS, WINDOW_UPDATE, number of PRIORITY frames, order of the pseudo-header fields, such as
+    /// `1:65536;4:131072|12517377|0|m,p,a,s`. Settings beyond `MAX_SETTINGS` are left out.
+    pub fn fingerprint(&self) -> String {
+        let settings: Vec<_> =
+            self.settings.iter().take(MAX_SETTINGS).map(|(id, value)| format!("{id}:{value}")).collect();
+        let order: Vec<_> = self.pseudo_order.chars().map(String::from).collect();
+        let update = self.window_update.unwrap_or_default();
+        format!("{}|{update}|{}|{}", settings.join(";"), self.priorities.len(), order.join(","))
+    }
 }
 
 /// Reads the introduction from the bytes as they come.

@@ -27,6 +27,7 @@ const REASONS: &[(&str, &[u16])] = &[
     ("expectation_failed", &[417]),
     ("unknown_host", &[421]),
     ("client_certificate_required", &[403, 421]),
+    ("banned", &[403]),
     ("headers_too_large", &[431]),
     ("method_not_supported", &[501]),
     ("transfer_coding_not_supported", &[501]),

@@ -3,12 +3,14 @@
 //! `cargo test --release -p edge --lib telemetry::cost -- --ignored --nocapture`
 
 use std::hint::black_box;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use snapshot::generation::{self, AccessLogTarget, ClientIpDetail};
 
 use super::access_log::AccessLog;
+use super::events::Events;
 use super::metrics::{Metrics, OriginConnection, OriginResult};
 use super::samples;
 
@@ -51,6 +53,24 @@ fn cost_per_request() {
         event.at.0 += 10 + round % 3;
         handle.record(black_box(&event));
     });
+    let told = {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("events.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let reader = std::thread::spawn(move || {
+            std::io::copy(&mut listener.accept().unwrap().0, &mut std::io::sink()).unwrap()
+        });
+        let events = Events::start(socket, Arc::default()).unwrap();
+        events.enable(true);
+        let mut handle = events.handle(1);
+        let told = nanoseconds(ROUNDS, |_| handle.record(black_box(&event)));
+        drop(handle);
+        assert!(events.shutdown(Duration::from_secs(60)));
+        let sent = events.counts().sent();
+        drop(events);
+        println!("{sent} of {ROUNDS} events sent, {} bytes", reader.join().unwrap());
+        told
+    };
     event.client = "2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap();
     let both = nanoseconds(ROUNDS, |round| {
         event.at.0 += 10 + round % 3;
@@ -63,6 +83,8 @@ fn cost_per_request() {
     assert_eq!(log.counts().written() + dropped, 2 * ROUNDS, "the premise: every request made a line");
     assert_eq!(metrics.totals().requests, 2 * ROUNDS, "the premise: every request was counted");
     let scrape = nanoseconds(100, |_| drop(black_box(metrics.render()))) / 1e3;
-    println!("metrics {counted:.0} ns, log {logged:.0} ns, both (IPv6 client) {both:.0} ns per request");
+    println!(
+        "metrics {counted:.0} ns, event {told:.0} ns, log {logged:.0} ns, metrics and log (IPv6 client) {both:.0} ns per request"
+    );
     println!("{dropped} of {} lines dropped; one scrape of one site {scrape:.0} us", 2 * ROUNDS);
 }

@@ -1,8 +1,9 @@
-//! What the edge tells about itself: one access-log line per request, Prometheus metrics, and the loopback listener for both
+//! What the edge tells about itself: one access-log line and one event per request, Prometheus metrics, and the loopback listener for both
 //! metrics and health. Nothing here may block or fail a request.
 
 pub mod access_log;
 mod calendar;
+pub mod events;
 pub mod metrics;
 pub mod ops;
 

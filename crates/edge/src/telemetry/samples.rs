@@ -1,6 +1,6 @@
 //! An ordinary event, shared by the tests of this folder.
 
-use base::event::{Completion, Protocol, RequestEvent};
+use base::event::{Completion, Ja4, Protocol, RequestEvent, TlsVersion, Verdicts};
 use base::id::RequestId;
 use base::random::Random;
 use base::time::Timestamp;
@@ -16,14 +16,20 @@ pub(super) fn event() -> RequestEvent {
         client: "203.0.113.77".parse().unwrap(),
         protocol: Protocol::Http2,
         tls: true,
+        tls_version: Some(TlsVersion::Tls13),
+        ja4: Ja4::new("t13d1516h2_8daaf6152771_e5627efa2ab1"),
+        introduction: Some("1:65536;4:131072|12517377|0|m,p,a,s".into()),
         method: "GET".into(),
         host: "www.example.org".into(),
         target: "/articles/2023/a-title?page=2".into(),
         site: Some("example".into()),
+        generation: 7,
+        verdicts: Verdicts::default(),
         status: 200,
         fault: None,
         reason: None,
         origin: Some("http://127.0.0.1:8080".into()),
+        origin_protocol: Some(Protocol::Http11),
         attempts: 1,
         bytes_in: 0,
         bytes_out: 18_234,

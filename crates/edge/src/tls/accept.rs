@@ -93,6 +93,14 @@ impl Version {
             Self::Tls13 => "TLSv1.3",
         }
     }
+
+    /// As events have it.
+    pub fn of_event(self) -> base::event::TlsVersion {
+        match self {
+            Self::Tls12 => base::event::TlsVersion::Tls12,
+            Self::Tls13 => base::event::TlsVersion::Tls13,
+        }
+    }
 }
 
 /// Why there is no TLS connection.

@@ -14,6 +14,7 @@ pub mod certificates;
 pub mod challenges;
 pub mod client_auth;
 pub mod client_hello;
+pub mod ja4;
 pub mod origin;
 pub mod pem;
 pub mod server;

@@ -121,6 +121,7 @@ pub async fn deliver(
                 chosen.report(Outcome::Success, now);
                 trail.hold(chosen);
                 trail.origin_answered(now);
+                trail.note(|event| event.origin_protocol = Some(answer.protocol));
                 return Ok(answer);
             }
             Err(attempt) if delivery.rehearsal.is_some() => return Err(attempt.failure),

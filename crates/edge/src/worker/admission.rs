@@ -38,6 +38,9 @@ impl Worker {
             return Err(ConnectionRefused::Pressure);
         }
         let generation = self.generation();
+        if generation.bans.contains(peer.ip()) {
+            return Err(ConnectionRefused::Banned);
+        }
         let limits = &generation.snapshot.limits;
         let ticket = self.charge(peer.ip(), listener, shaking, now)?;
         if self.connections.get() >= limits.connections && !self.make_room(false, now) {

@@ -165,7 +165,9 @@ impl World {
         let metrics = Arc::new(Metrics::new(threads, access_log.counts().clone()));
         let loader = Loader::new(metrics.clone()).unwrap();
         let generation = loader.load(Arc::new(snapshot), 1, None, NOW, Expired::Refuse).unwrap();
-        let options = EdgeOptions { threads, seed: 1, metrics: metrics.clone(), access_log };
+        let events =
+            Arc::new(edge::telemetry::events::Events::start("unused".into(), Arc::default()).unwrap());
+        let options = EdgeOptions { threads, seed: 1, metrics: metrics.clone(), access_log, events };
         let edge = Arc::new(Edge::start(options, generation).unwrap());
         let sockets = listen(sockets);
         let address = sockets[0].local_addr().unwrap();

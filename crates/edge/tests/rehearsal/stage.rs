@@ -102,8 +102,10 @@ impl Stage {
         let metrics = Arc::new(Metrics::new(2, log.counts().clone()));
         let loader = Loader::new(metrics.clone()).unwrap();
         let generation = load(&loader, text, |_| ());
-        let options =
-            EdgeOptions { threads: 2, seed: 7, metrics: metrics.clone(), access_log: Arc::new(log) };
+        let events =
+            Arc::new(edge::telemetry::events::Events::start("unused".into(), Arc::default()).unwrap());
+        let access_log = Arc::new(log);
+        let options = EdgeOptions { threads: 2, seed: 7, metrics: metrics.clone(), access_log, events };
         let log = options.access_log.clone();
         let edge = Edge::start(options, generation).unwrap();
         Self { edge, metrics, log, loader }

@@ -194,37 +194,12 @@ impl Judge<'_> {
         }
     }
 
-    /// Why an issued file (certificates, then the key) cannot be used for a name. One that has ended can: it is better than
-    /// one nobody trusts, and is told.
+    /// Why an issued file cannot be used for a name. One that has ended can: it is better than one nobody trusts, and is told.
     pub(super) fn issued_problem(&mut self, bytes: &[u8], name: &str, place: &str) -> Option<String> {
-        let pem = Pem::read(bytes);
-        let (Some(leaf), Some(key)) = (pem.certificates.first().filter(|_| !pem.broken), pem.keys.first())
-        else {
-            return Some(match pem.noun() {
-                "it holds a certificate" => "it holds no private key".to_owned(),
-                "it holds a private key" => "it holds no certificate".to_owned(),
-                noun => noun.to_owned(),
-            });
+        let end = match issued_end(bytes, name) {
+            Ok(end) => end,
+            Err(problem) => return Some(problem),
         };
-        let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
-            return Some("its certificate is damaged".to_owned());
-        };
-        let Ok(key) = rustls::crypto::aws_lc_rs::sign::any_supported_type(key) else {
-            return Some("its private key cannot be used".to_owned());
-        };
-        if key.public_key().is_some_and(|spki| *spki != *leaf.public_key().raw) {
-            return Some("its private key does not belong to the certificate".to_owned());
-        }
-        let host = match name.strip_prefix("*.") {
-            Some(parent) => HostPattern::Suffix(parent.into()),
-            None => HostPattern::Exact(name.into()),
-        };
-        let names = names(&leaf);
-        if !covers(&names, &host) {
-            let names: Vec<_> = names.iter().map(|name| quote(name)).collect();
-            return Some(format!("it is for {}", listed(&names)));
-        }
-        let end = leaf.validity().not_after;
         if end.timestamp() < i64::try_from(self.now.seconds()).unwrap_or(i64::MAX) {
             let message = format!("the certificate issued for {} expired on {}", quote(name), date(end));
             let hint = "it is served until there is another; `rempart certs` says why it was not renewed";
@@ -276,6 +251,37 @@ impl Judge<'_> {
             self.review.error(place, "bad-authorities", message, "fetch the file again");
         }
     }
+}
+
+/// When the certificate of an issued file (certificates, then the key) ends, or why it cannot be used for a name.
+pub(crate) fn issued_end(bytes: &[u8], name: &str) -> Result<ASN1Time, String> {
+    let pem = Pem::read(bytes);
+    let (Some(leaf), Some(key)) = (pem.certificates.first().filter(|_| !pem.broken), pem.keys.first()) else {
+        return Err(match pem.noun() {
+            "it holds a certificate" => "it holds no private key".to_owned(),
+            "it holds a private key" => "it holds no certificate".to_owned(),
+            noun => noun.to_owned(),
+        });
+    };
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
+        return Err("its certificate is damaged".to_owned());
+    };
+    let Ok(key) = rustls::crypto::aws_lc_rs::sign::any_supported_type(key) else {
+        return Err("its private key cannot be used".to_owned());
+    };
+    if key.public_key().is_some_and(|spki| *spki != *leaf.public_key().raw) {
+        return Err("its private key does not belong to the certificate".to_owned());
+    }
+    let host = match name.strip_prefix("*.") {
+        Some(parent) => HostPattern::Suffix(parent.into()),
+        None => HostPattern::Exact(name.into()),
+    };
+    let names = names(&leaf);
+    if !covers(&names, &host) {
+        let names: Vec<_> = names.iter().map(|name| quote(name)).collect();
+        return Err(format!("it is for {}", listed(&names)));
+    }
+    Ok(leaf.validity().not_after)
 }
 
 /// The DNS names and addresses of a certificate, lower case.

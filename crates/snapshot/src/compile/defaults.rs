@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use api::roles::WatchSettings;
 use base::address::PrefixSet;
 use base::id::ContentHash;
 
+use super::analytics::kept;
 use crate::desired::{self, Desired};
 use crate::generation::{AccessLog, AccessLogTarget, ClientIpDetail, HostTable, Listener, Snapshot};
 
@@ -37,8 +39,14 @@ pub fn defaults(listeners: &[(SocketAddr, bool)]) -> Snapshot {
         via: desired.via.as_str().into(),
         limits: (&desired.limits).into(),
         access_log: no_log(&desired.log.access),
+        // Its requests are worth telling of like any others.
+        analytics: kept(&desired.analytics),
+        // A status page, and who is told, stay as they were: never are they needed more.
+        watch: Some(WatchSettings { as_before: true, ..WatchSettings::default() }),
+        feeds: Vec::new(),
         drain: (&desired.drain).into(),
         standby: desired.standby,
+        bake: desired.bake.into(),
         acme: None,
         is_defaults: true,
     }

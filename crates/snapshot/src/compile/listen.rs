@@ -86,7 +86,12 @@ impl Judge<'_> {
     }
 
     /// Reads `address:port`, `[address]:port` or `:port`.
-    fn address(&mut self, text: &str, place: &str, hint: fn(&str) -> String) -> Option<SocketAddr> {
+    pub(super) fn address(
+        &mut self,
+        text: &str,
+        place: &str,
+        hint: fn(&str) -> String,
+    ) -> Option<SocketAddr> {
         let shorthand = || {
             let port = port(text.strip_prefix(':')?)?;
             Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
@@ -127,7 +132,7 @@ fn address_hint(text: &str) -> String {
 }
 
 /// Whether a connection to `target` from this machine ends up at a listener bound to `listener`.
-fn reaches(listener: SocketAddr, target: SocketAddr) -> bool {
+pub(super) fn reaches(listener: SocketAddr, target: SocketAddr) -> bool {
     let (bound, wanted) = (listener.ip().to_canonical(), target.ip().to_canonical());
     if listener.port() != target.port() || listener.port() == 0 {
         return false;

@@ -65,6 +65,7 @@ impl Judge<'_> {
                     body_rate: super::rate(site.limits.body_rate),
                     tunnel: site.limits.tunnel.into(),
                 },
+                policy: self.policy(site.policy.as_ref(), &place),
                 hosts,
             }));
         }

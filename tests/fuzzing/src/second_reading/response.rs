@@ -77,10 +77,13 @@ struct Head {
 fn read(text: &[u8], limits: &HeadLimits, to_head: bool) -> Option<Head> {
     let lines = head::lines(text)?;
     let (status_line, field_lines) = lines.split_first()?;
-    let http11 = status_line.starts_with("HTTP/1.1 ");
-    if !http11 && !status_line.starts_with("HTTP/1.0 ") {
+    let version: Vec<char> = status_line.strip_prefix("HTTP/1.")?.chars().take(2).collect();
+    let [minor, ' '] = version.as_slice() else { return None };
+    if !minor.is_ascii_digit() {
         return None;
     }
+    // RFC 9110 section 2.5: what is newer than 1.1 is read as 1.1.
+    let http11 = *minor != '0';
     let digits: Vec<char> = status_line.chars().skip(9).take(3).collect();
     if digits.len() != 3 || !digits.iter().all(char::is_ascii_digit) {
         return None;

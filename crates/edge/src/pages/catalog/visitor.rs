@@ -308,6 +308,29 @@ pub static ENTRIES: &[Entry] = &[
         },
     },
     Entry {
+        reason: "banned",
+        statuses: &[],
+        fault: Visitor,
+        en: Words {
+            title: "Requests from your network are refused for now",
+            cause: "An attack came from the network you are in, so nothing from there is let through for a while.",
+            advice: "Try again in an hour, or from another network.",
+            owner: "`rempart status` lists the networks that are banned, and until when.",
+        },
+        fr: Words {
+            title: "Les requêtes de votre réseau sont refusées pour le moment",
+            cause: "Une attaque est venue du réseau où vous vous trouvez ; rien n’en est accepté pendant un certain temps.",
+            advice: "Réessayez dans une heure, ou depuis un autre réseau.",
+            owner: "`rempart status` indique les réseaux bannis, et jusqu’à quand.",
+        },
+        de: Words {
+            title: "Anfragen aus Ihrem Netz werden zurzeit abgelehnt",
+            cause: "Aus dem Netz, in dem Sie sich befinden, kam ein Angriff; eine Zeit lang wird von dort nichts angenommen.",
+            advice: "Versuchen Sie es in einer Stunde oder aus einem anderen Netz erneut.",
+            owner: "`rempart status` nennt die gesperrten Netze und wie lange sie es sind.",
+        },
+    },
+    Entry {
         reason: "headers_too_large",
         statuses: &[431],
         fault: Visitor,

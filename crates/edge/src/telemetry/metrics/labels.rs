@@ -119,6 +119,8 @@ label_values! {
         AddressRate = "address_rate",
         /// Unfinished handshakes of one client network.
         AddressHandshakes = "address_handshakes",
+        /// None: the client's network is banned.
+        Banned = "banned",
     }
 }
 

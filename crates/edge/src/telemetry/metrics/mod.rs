@@ -7,7 +7,7 @@ mod site;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use api::process::Supervision;
@@ -22,6 +22,8 @@ use self::labels::{Failures, PROTOCOLS, protocol_slot};
 use self::site::{Counters, SiteCore};
 pub use self::site::{MAX_ORIGINS_PER_SITE, OriginTotals, SiteMetrics, Waiting};
 use super::access_log::LogCounts;
+use super::events::EventCounts;
+use crate::modules::{MODULES, Modules, OUTCOMES};
 use crate::pressure::Pressure;
 
 /// Sites with a label of their own; those beyond it share the label `other`. Sites of older generations make room.
@@ -47,8 +49,10 @@ pub struct Metrics {
     unmatched: Arc<SiteMetrics>,
     shards: Mutex<Vec<Arc<Shard>>>,
     log: Arc<LogCounts>,
+    events: Arc<EventCounts>,
     state: Mutex<State>,
     pressure: Arc<Pressure>,
+    modules: OnceLock<Arc<Modules>>,
     started: Timestamp,
 }
 
@@ -94,8 +98,10 @@ impl Metrics {
             unmatched: Arc::new(SiteMetrics::new(unmatched, &[])),
             shards: Mutex::default(),
             log,
+            events: Arc::default(),
             state: Mutex::default(),
             pressure: Arc::default(),
+            modules: OnceLock::new(),
             started: Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
         }
     }
@@ -144,9 +150,19 @@ impl Metrics {
         &self.pressure
     }
 
+    /// Whose modules are shown; the first ones given, as there is one loader in a process.
+    pub fn show_modules(&self, modules: &Arc<Modules>) {
+        self.modules.get_or_init(|| modules.clone());
+    }
+
     /// What the access log counts into.
     pub fn log_counts(&self) -> Arc<LogCounts> {
         self.log.clone()
+    }
+
+    /// What events count into.
+    pub fn event_counts(&self) -> Arc<EventCounts> {
+        self.events.clone()
     }
 
     /// When the certificates now served end, by site; replaces what was known before.
@@ -246,6 +262,7 @@ pub struct Shard {
     introductions_failed: AtomicU64,
     refused: Counters<{ ConnectionRefused::ALL.len() }>,
     cut: Counters<{ ClientCut::ALL.len() }>,
+    modules: [Counters<{ OUTCOMES.len() }>; MODULES],
 }
 
 impl Shard {
@@ -262,6 +279,7 @@ impl Shard {
             introductions_failed: AtomicU64::new(0),
             refused: Counters::new(),
             cut: Counters::new(),
+            modules: [const { Counters::new() }; MODULES],
         }
     }
 
@@ -290,6 +308,13 @@ impl Shard {
     /// A trusted proxy's connection was closed because it did not begin with a PROXY header as it should.
     pub fn introduction_failed(&self) {
         self.introductions_failed.fetch_add(1, Relaxed);
+    }
+
+    /// A module has been asked, with this outcome (of `modules::OUTCOMES`).
+    pub fn module_said(&self, module: usize, outcome: usize) {
+        if let Some(counters) = self.modules.get(module) {
+            counters.add(outcome, 1);
+        }
     }
 
     /// A request has ended; `failed` as in `Pulse::failures`.

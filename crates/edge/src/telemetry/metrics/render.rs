@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use api::process::Supervision;
+use base::module::Module;
 
 use super::labels::{
     ClientCut, ConnectionRefused, Flood, Handshake, INCOMPLETE, OriginConnection, OriginResult, PROTOCOLS,
@@ -12,6 +13,7 @@ use super::labels::{
 };
 use super::site::{BUCKET_LABELS, OriginCore, SiteCore, SiteTotals};
 use super::{Metrics, Shard, connection_slot, lock, process};
+use crate::modules::OUTCOMES;
 
 /// Microseconds per second.
 const MICROS: f64 = 1e6;
@@ -37,7 +39,9 @@ pub(super) fn render(metrics: &Metrics) -> String {
     waits(&mut out, &sites);
     connections(&mut out, metrics);
     pressure(&mut out, metrics);
+    modules(&mut out, metrics);
     access_log(&mut out, metrics);
+    events(&mut out, metrics);
     configuration(&mut out, metrics);
     build_and_process(&mut out, metrics);
     out.text
@@ -193,11 +197,58 @@ fn pressure(out: &mut Exposition, metrics: &Metrics) {
     }
 }
 
+fn modules(out: &mut Exposition, metrics: &Metrics) {
+    let shards = metrics.all_shards();
+    out.family("rempart_module_outcomes_total", "counter", "What modules said of requests.");
+    for module in Module::ALL {
+        for (slot, (outcome, reason)) in OUTCOMES.iter().enumerate() {
+            let each = shards.iter().filter_map(|shard| shard.modules.get(module.index()));
+            let count: u64 = each.map(|counters| counters.get(slot)).fold(0, u64::wrapping_add);
+            if count > 0 {
+                out.sample(&[("module", module.name()), ("outcome", outcome), ("reason", reason)], count);
+            }
+        }
+    }
+    let Some(state) = metrics.modules.get() else { return };
+    out.family(
+        "rempart_module_breakers_open",
+        "gauge",
+        "Sites at which a module is passed over because it fails.",
+    );
+    for module in Module::ALL {
+        let open = state.open_count(module);
+        if open > 0 || Module::BUILT_IN.contains(&module) {
+            out.sample(&[("module", module.name())], open);
+        }
+    }
+    out.family(
+        "rempart_module_switches",
+        "gauge",
+        "Switches by which a module is off, everywhere or at one site.",
+    );
+    let switches = state.switches();
+    for module in Module::ALL {
+        let count = switches.iter().filter(|switch| switch.module == module.name()).count();
+        if count > 0 {
+            out.sample(&[("module", module.name())], count);
+        }
+    }
+}
+
 fn access_log(out: &mut Exposition, metrics: &Metrics) {
     out.family("rempart_access_log_lines_total", "counter", "Access log lines written.");
     out.sample(&[], metrics.log.written());
     out.family("rempart_access_log_dropped_total", "counter", "Access log lines lost, by why.");
     for (reason, count) in metrics.log.dropped() {
+        out.sample(&[("reason", reason)], count);
+    }
+}
+
+fn events(out: &mut Exposition, metrics: &Metrics) {
+    out.family("rempart_events_sent_total", "counter", "Requests that analytics was told of.");
+    out.sample(&[], metrics.events.sent());
+    out.family("rempart_events_dropped_total", "counter", "Requests that analytics was not told of, by why.");
+    for (reason, count) in metrics.events.dropped() {
         out.sample(&[("reason", reason)], count);
     }
 }

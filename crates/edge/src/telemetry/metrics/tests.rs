@@ -159,6 +159,7 @@ fn one_request_appears_in_every_family_it_belongs_to() {
         ("rempart_connections_total", &[("protocol", "h2"), ("tls", "false")], 0.0),
         ("rempart_tls_handshakes_total", &[("result", "resumed")], 1.0),
         ("rempart_access_log_dropped_total", &[("reason", "queue_full")], 0.0),
+        ("rempart_events_dropped_total", &[("reason", "unreachable")], 0.0),
         ("rempart_generation", &[("number", "3"), ("id", &id)], 1.0),
         ("rempart_config_last_reload_success", &[], 0.0),
         ("rempart_config_last_reload_timestamp_seconds", &[], 1_700_000_000.5),

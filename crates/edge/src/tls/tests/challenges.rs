@@ -188,7 +188,8 @@ async fn an_edge_closes_after_a_validation_and_counts_no_failure() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
-    let options = EdgeOptions { threads: 1, seed: 1, metrics: metrics.clone(), access_log };
+    let events = Arc::new(crate::telemetry::events::Events::start("unused".into(), Arc::default()).unwrap());
+    let options = EdgeOptions { threads: 1, seed: 1, metrics: metrics.clone(), access_log, events };
     let listener = BoundListener { id: 1, configured: address, address, tls: true, proxy_protocol: false };
     // An edge is driven by a thread of its own, never from inside a runtime.
     let edge = tokio::task::spawn_blocking(move || {

@@ -56,6 +56,7 @@ pub fn site(index: usize, hosts: &[&str], certificate: Certificate) -> Site {
         health: PassiveHealth { failures: 0, ejection: second, max_ejection: second },
         retry: Retry { attempts: 0, budget_percent: 0 },
         limits: SiteLimits { body_bytes: None, body: second, body_rate: None, tunnel: second },
+        policy: None,
     }
 }
 
@@ -103,8 +104,12 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
             retention: second,
             rotate_bytes: 1,
         },
+        analytics: None,
+        watch: None,
         drain: Drain::default(),
         standby: true,
+        bake: std::time::Duration::from_secs(60),
+        feeds: Vec::new(),
         acme: None,
         is_defaults: false,
     })
