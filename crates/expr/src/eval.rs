@@ -195,6 +195,26 @@ impl<'e> Machine<'e, '_> {
         }
     }
 
+    /// For explanations: the value, or each element where there is a `[*]`.
+    pub fn value_or_elements(
+        &mut self,
+        operand: &'e Operand,
+        see: &mut dyn FnMut(Fetched<'e>),
+    ) -> Option<Fetched<'e>> {
+        if !operand.mapped() {
+            return Some(self.value(operand));
+        }
+        let found = self.each(operand, &mut |_, value| {
+            see(value);
+            true
+        });
+        match found {
+            Whole::Seen => None,
+            Whole::Missing => Some(Fetched::Missing),
+            Whole::Unknown => Some(Fetched::Unknown),
+        }
+    }
+
     /// Shows each element of an operand with `[*]`; what is missing inside an element is shown as Missing.
     fn each(
         &mut self,

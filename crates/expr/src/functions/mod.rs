@@ -14,6 +14,7 @@ use crate::plan::Operand;
 use crate::types::Type;
 use crate::value::{Fetched, Value};
 
+pub(crate) use network::masked;
 pub(crate) use replace::{Remembered, check_replacement, remembered};
 
 /// A function; `any` and `all` are not here, they are part of the plan.
