@@ -187,3 +187,49 @@ impl fmt::Display for Quoted<'_> {
         out.write_str("\"")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+
+    fn erase(node: &mut Node) {
+        node.span = Span::default();
+        match &mut node.kind {
+            Kind::Literal(_) | Kind::Field(_) => (),
+            Kind::Call(_, parts) | Kind::Join(_, parts) => parts.iter_mut().for_each(erase),
+            Kind::Index(inner, _) | Kind::Not(inner) => erase(inner),
+            Kind::Compare(left, _, right) => {
+                erase(left);
+                match right {
+                    Right::Literal(_, span) | Right::Regex(_, span) | Right::List(_, span) => *span = Span::default(),
+                    Right::Set(items) => items.iter_mut().for_each(|(_, span)| *span = Span::default()),
+                }
+            }
+        }
+    }
+
+    /// Every expression of the case files, and all of them joined two by two in every way.
+    #[test]
+    fn what_is_printed_parses_to_itself() {
+        let files = [
+            include_str!("../tests/cases/operators.txt"),
+            include_str!("../tests/cases/functions.txt"),
+            include_str!("../tests/cases/missing_and_unknown.txt"),
+        ];
+        let sources = files.iter().flat_map(|file| file.lines()).filter_map(|line| line.split_once(" => "));
+        let sources: Vec<&str> = sources.map(|(source, _)| source).collect();
+        assert!(sources.len() > 100);
+        for (at, source) in sources.iter().enumerate() {
+            let other = sources[(at * 7 + 3) % sources.len()];
+            let joined = ["and", "or", "xor"].map(|word| format!("({source}) {word} not ({other} {word} {source})"));
+            for text in joined.iter().map(String::as_str).chain([*source]) {
+                let mut tree = parse(text).unwrap();
+                let mut again = parse(&tree.to_string()).unwrap_or_else(|fault| panic!("{tree}: {fault:?}"));
+                erase(&mut tree);
+                erase(&mut again);
+                assert_eq!(tree, again, "{text}\n{tree}");
+            }
+        }
+    }
+}
