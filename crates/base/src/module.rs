@@ -33,6 +33,20 @@ pub enum Module {
     Logs,
     /// A site's own rules about methods and header fields.
     RequestPolicy,
+    /// Rules that send visitors elsewhere.
+    RedirectRules,
+    /// Rules that change URLs and header fields of requests.
+    TransformRules,
+    /// Rules that change settings.
+    ConfigRules,
+    /// Rules that choose origins.
+    OriginRules,
+    /// Rules of the operator's own firewall.
+    FirewallRules,
+    /// Rules about what is kept of responses.
+    CacheRules,
+    /// Rules about responses: errors, header fields, compression, what is logged.
+    ResponseRules,
     /// Fails in every way there is, for tests; in no release.
     Trial,
 }
@@ -79,7 +93,7 @@ impl FailurePolicy {
 
 impl Module {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 18] = [
         Self::Cache,
         Self::Dns,
         Self::BotManagement,
@@ -90,11 +104,38 @@ impl Module {
         Self::LoadBalancer,
         Self::Logs,
         Self::RequestPolicy,
+        Self::RedirectRules,
+        Self::TransformRules,
+        Self::ConfigRules,
+        Self::OriginRules,
+        Self::FirewallRules,
+        Self::CacheRules,
+        Self::ResponseRules,
         Self::Trial,
     ];
 
     /// Those that this version has and that can be switched off; `Trial` counts where faults are compiled in.
-    pub const BUILT_IN: [Self; 1] = [Self::RequestPolicy];
+    pub const BUILT_IN: [Self; 8] = [
+        Self::RequestPolicy,
+        Self::RedirectRules,
+        Self::TransformRules,
+        Self::ConfigRules,
+        Self::OriginRules,
+        Self::FirewallRules,
+        Self::CacheRules,
+        Self::ResponseRules,
+    ];
+
+    /// Those whose settings are rules.
+    pub const RULES: [Self; 7] = [
+        Self::RedirectRules,
+        Self::TransformRules,
+        Self::ConfigRules,
+        Self::OriginRules,
+        Self::FirewallRules,
+        Self::CacheRules,
+        Self::ResponseRules,
+    ];
 
     /// Its position in `ALL`; below 32, so that a set of modules is the bits of a `u32`.
     pub const fn index(self) -> usize {
@@ -119,6 +160,13 @@ impl Module {
             Self::LoadBalancer => "load-balancer",
             Self::Logs => "logs",
             Self::RequestPolicy => "request-policy",
+            Self::RedirectRules => "redirect-rules",
+            Self::TransformRules => "transform-rules",
+            Self::ConfigRules => "config-rules",
+            Self::OriginRules => "origin-rules",
+            Self::FirewallRules => "firewall-rules",
+            Self::CacheRules => "cache-rules",
+            Self::ResponseRules => "response-rules",
             Self::Trial => "trial",
         }
     }
@@ -139,7 +187,15 @@ impl Module {
             Self::Ddos => FailurePolicy::StaticProfile,
             Self::LoadBalancer => FailurePolicy::UseAll,
             Self::Logs => FailurePolicy::DropAndCount,
-            Self::RequestPolicy | Self::Trial => FailurePolicy::Pass,
+            Self::RequestPolicy
+            | Self::RedirectRules
+            | Self::TransformRules
+            | Self::ConfigRules
+            | Self::OriginRules
+            | Self::FirewallRules
+            | Self::CacheRules
+            | Self::ResponseRules
+            | Self::Trial => FailurePolicy::Pass,
         }
     }
 }

@@ -10,6 +10,8 @@ use api::roles::{FeedSettings, WatchSettings};
 use base::address::PrefixSet;
 use base::id::ContentHash;
 
+use crate::rules::SiteRules;
+
 /// Everything a running edge needs to know, checked. Shared as `Arc<Snapshot>`; a request keeps the one it began with.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -153,6 +155,8 @@ pub struct Site {
     pub limits: SiteLimits,
     /// What requests may be like; `None` is anything.
     pub policy: Option<Policy>,
+    /// Rules, those for all sites included.
+    pub rules: SiteRules,
 }
 
 /// What requests of a site may be like.
