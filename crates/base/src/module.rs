@@ -171,6 +171,13 @@ impl Module {
         }
     }
 
+    /// The id of a rule or ruleset in the name a switch gives it: `rule/no-xmlrpc`.
+    pub fn rule_of(name: &str) -> Option<&str> {
+        let id = name.strip_prefix("rule/")?;
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        (!id.is_empty() && id.len() <= 64 && id.bytes().all(good)).then_some(id)
+    }
+
     /// The module of this name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|module| module.name() == name)
@@ -227,6 +234,8 @@ pub enum Phase {
     ManagedWaf,
     /// Bots.
     Bots,
+    /// Redirects from lists.
+    BulkRedirect,
     /// Header fields that tell the origin what was found.
     LateTransform,
     /// How the answer may be kept.
@@ -245,11 +254,13 @@ pub enum Phase {
     Compression,
     /// Rules about responses.
     ResponseFirewall,
+    /// What is logged beside the usual.
+    LogFields,
 }
 
 impl Phase {
     /// Those between the request and the origin, in order.
-    pub const REQUEST: [Self; 13] = [
+    pub const REQUEST: [Self; 14] = [
         Self::Redirect,
         Self::Transform,
         Self::Config,
@@ -259,6 +270,7 @@ impl Phase {
         Self::RateLimit,
         Self::ManagedWaf,
         Self::Bots,
+        Self::BulkRedirect,
         Self::LateTransform,
         Self::CacheSettings,
         Self::Compute,
@@ -266,8 +278,13 @@ impl Phase {
     ];
 
     /// Those between the origin's answer and the visitor, in order.
-    pub const RESPONSE: [Self; 4] =
-        [Self::CustomErrors, Self::HeaderTransform, Self::Compression, Self::ResponseFirewall];
+    pub const RESPONSE: [Self; 5] = [
+        Self::CustomErrors,
+        Self::HeaderTransform,
+        Self::Compression,
+        Self::ResponseFirewall,
+        Self::LogFields,
+    ];
 
     /// The name in logs and documentation.
     pub const fn name(self) -> &'static str {
@@ -281,6 +298,7 @@ impl Phase {
             Self::RateLimit => "rate-limit",
             Self::ManagedWaf => "managed-waf",
             Self::Bots => "bots",
+            Self::BulkRedirect => "bulk-redirect",
             Self::LateTransform => "late-transform",
             Self::CacheSettings => "cache-settings",
             Self::Compute => "compute",
@@ -290,6 +308,7 @@ impl Phase {
             Self::HeaderTransform => "header-transform",
             Self::Compression => "compression",
             Self::ResponseFirewall => "response-firewall",
+            Self::LogFields => "log-fields",
         }
     }
 }

@@ -1,7 +1,5 @@
 //! From syntax tree to plan: names, types, limits, and where things may be used.
 
-use std::borrow::Cow;
-
 use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -11,7 +9,6 @@ use crate::functions::{self, Declared, Function, Parameter, Remembered, Written}
 use crate::pattern::Pattern;
 use crate::plan::{Base, Constant, Kind, Node, Operand, Order, Test, Truths};
 use crate::types::Type;
-use crate::value::Value;
 use crate::{Options, fields, literal};
 
 /// Largest compiled regex, in bytes.

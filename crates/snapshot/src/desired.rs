@@ -588,6 +588,10 @@ pub struct SiteLimits {
     /// Time a WebSocket, or another upgraded connection, may be silent.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "30d"))]
     pub tunnel: Period,
+    /// How much of a request's body rules look into, held in memory while they do. Of bodies that are longer they see the
+    /// beginning. Only where a rule asks for a body.
+    #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "1MiB"))]
+    pub inspect_body: ByteSize,
 }
 
 impl Default for SiteLimits {
@@ -597,6 +601,7 @@ impl Default for SiteLimits {
             body: Period::seconds(60),
             body_rate: OptionalSize(Some(ByteSize::bytes(512))),
             tunnel: Period::seconds(600),
+            inspect_body: ByteSize::bytes(128 << 10),
         }
     }
 }

@@ -343,7 +343,7 @@ impl HostTable {
 }
 
 /// One origin of a site.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// `http://host:port` or `https://host:port`, normalised; the label in logs and metrics.
     pub label: Arc<str>,
@@ -541,6 +541,8 @@ pub struct SiteLimits {
     pub body_rate: Option<NonZeroU64>,
     /// Idle time of a WebSocket or other upgraded connection.
     pub tunnel: Duration,
+    /// Bytes of a request body that rules look into.
+    pub inspect_body: usize,
 }
 
 /// How requests are logged.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use expr::{Context, Filter, Phase, Steps, Truth, ValueExpression};
 
 use crate::desired::rules::{CacheSettings, SecurityLevel};
+use crate::generation::{HostHeader, Origin, OriginHost, OriginTls};
 
 /// Steps one rule may take before it counts as Unknown.
 pub const STEPS_PER_RULE: usize = Steps::USUAL;
@@ -307,6 +308,31 @@ impl FieldSource {
     }
 }
 
+impl Origin {
+    /// This origin where a rule says it is, and under the names it says.
+    pub fn routed(&self, route: &Route) -> Origin {
+        let host = route.host.as_ref().map_or_else(|| self.host.clone(), |host| match host.trim_matches(['[', ']']).parse() {
+            Ok(address) => OriginHost::Address(address),
+            Err(_) => OriginHost::Name(host.clone()),
+        });
+        let port = route.port.unwrap_or(self.port);
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let label = match &host {
+            OriginHost::Address(address) => format!("{scheme}://{}", std::net::SocketAddr::new(*address, port)),
+            OriginHost::Name(name) => format!("{scheme}://{name}:{port}"),
+        };
+        let tls = self.tls.as_ref().map(|tls| OriginTls {
+            server_name: route.sni.as_ref().or(route.host.as_ref()).map_or_else(|| tls.server_name.clone(), Arc::clone),
+            verify: tls.verify.clone(),
+        });
+        let host_header = match &route.host_header {
+            Some(host) => HostHeader::Fixed(host.clone()),
+            None => self.host_header.clone(),
+        };
+        Origin { label: label.into(), host, port, host_header, tls, ..self.clone() }
+    }
+}
+
 impl Action {
     /// The name in the API and in logs.
     pub const fn name(&self) -> &'static str {
@@ -380,11 +406,21 @@ impl Ruleset {
         &self.rules
     }
 
-    /// Shows, in order, the rules that match and those of which nobody can say, until `see` returns false.
-    pub fn visit<'s>(&'s self, context: &dyn Context, see: &mut dyn FnMut(&'s Rule, Truth) -> bool) {
+    /// Its rules, and those of the rulesets they execute.
+    pub fn all_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().flat_map(|rule| {
+            let inner = if let Action::Execute(ruleset) = &rule.action { ruleset.rules() } else { &[] };
+            std::iter::once(rule).chain(inner)
+        })
+    }
+
+    /// Shows, in order, the rules that match and those of which nobody can say, until `see` returns false; with each, whether
+    /// its expression used up its steps.
+    pub fn visit<'s>(&'s self, context: &dyn Context, see: &mut dyn FnMut(&'s Rule, Truth, bool) -> bool) {
         for rule in &self.rules {
-            let truth = rule.filter.evaluate(context, &mut Steps::new(STEPS_PER_RULE));
-            if truth != Truth::False && !see(rule, truth) {
+            let mut steps = Steps::new(STEPS_PER_RULE);
+            let truth = rule.filter.evaluate(context, &mut steps);
+            if truth != Truth::False && !see(rule, truth, steps.exhausted()) {
                 return;
             }
         }

@@ -11,6 +11,7 @@ mod table;
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use base::id::RequestId;
 use base::time::Timestamp;
@@ -24,6 +25,7 @@ use crate::generation::{Generation, SiteRuntime};
 use crate::h1::syntax;
 use crate::lists::{Lists, Place};
 use crate::message::{HeaderList, RequestHead};
+use crate::modules::RequestView;
 use crate::worker::Worker;
 
 /// Where a request came from and to.
@@ -45,6 +47,8 @@ pub struct Surroundings<'r> {
     pub at: Timestamp,
     /// Its id.
     pub id: Option<RequestId>,
+    /// The same moment, by a clock that does not jump.
+    pub started: Instant,
 }
 
 /// A request as rules see it, and as rules have changed it so far.
@@ -54,11 +58,13 @@ pub struct Facts<'r> {
     lists: Lists<'r>,
     /// The target as it came, once a rule has changed it.
     received_target: Option<String>,
-    /// What is worked out of the head as it is now; forgotten when a rule changes it.
-    url: Box<Url>,
+    /// Likewise the header fields.
+    received_headers: Option<HeaderList>,
+    /// What is worked out of the head as it is now; forgotten when a rule changes it. Without rules nothing is.
+    url: OnceCell<Box<Url>>,
     received_url: OnceCell<Box<Url>>,
     fields: OnceCell<Box<Fields>>,
-    client: client::ClientFacts,
+    client: OnceCell<Box<client::ClientFacts>>,
     body: Option<Inspected>,
 }
 
@@ -89,10 +95,11 @@ impl<'r> Facts<'r> {
             surroundings,
             lists,
             received_target: None,
-            url: Box::default(),
+            received_headers: None,
+            url: OnceCell::new(),
             received_url: OnceCell::new(),
             fields: OnceCell::new(),
-            client: client::ClientFacts::default(),
+            client: OnceCell::new(),
             body: None,
         }
     }
@@ -100,6 +107,13 @@ impl<'r> Facts<'r> {
     /// The head as it is now.
     pub fn head(&self) -> &RequestHead {
         &self.head
+    }
+
+    /// What modules see of it.
+    pub fn view(&self) -> RequestView<'_> {
+        let Surroundings { connection, client, scheme, site, generation, started, .. } = self.surroundings;
+        let golden = connection.listener.rehearsal.is_some();
+        RequestView { head: &self.head, client, scheme, site, generation, golden, started }
     }
 
     /// Where it came from and to.
@@ -116,13 +130,24 @@ impl<'r> Facts<'r> {
     pub fn rewrite(&mut self, target: String) {
         let before = std::mem::replace(&mut self.head.target, target);
         self.received_target.get_or_insert(before);
-        *self.url = Url::default();
+        self.url = OnceCell::new();
     }
 
     /// The header fields, to be changed.
     pub fn headers_mut(&mut self) -> &mut HeaderList {
         self.fields = OnceCell::new();
+        self.received_headers.get_or_insert_with(|| self.head.headers.clone());
         &mut self.head.headers
+    }
+
+    /// The header fields as they came, if a rule has changed them.
+    pub fn received_headers(&self) -> Option<&HeaderList> {
+        self.received_headers.as_ref()
+    }
+
+    /// The first cookie of a name.
+    pub fn cookie(&self, name: &[u8]) -> Option<&[u8]> {
+        self.cookies().iter().find_map(|(found, value)| (found == name).then_some(&**value))
     }
 
     /// What was seen of its body.
@@ -142,7 +167,7 @@ impl<'r> Facts<'r> {
 
     /// Scheme, host, path and query as they are now.
     pub fn full_uri(&self) -> &str {
-        self.url.full.get_or_init(|| self.full(&self.head.target))
+        self.url().full.get_or_init(|| self.full(&self.head.target))
     }
 
     /// The host asked for, without port.
@@ -164,9 +189,17 @@ impl<'r> Facts<'r> {
         self.received_target.as_deref().unwrap_or(&self.head.target)
     }
 
+    fn url(&self) -> &Url {
+        self.url.get_or_init(Box::default)
+    }
+
     /// The URL as it came: the same as now, unless a rule has changed it.
     fn url_received(&self) -> &Url {
-        if self.received_target.is_none() { &self.url } else { self.received_url.get_or_init(Box::default) }
+        if self.received_target.is_none() { self.url() } else { self.received_url.get_or_init(Box::default) }
+    }
+
+    fn client(&self) -> &client::ClientFacts {
+        self.client.get_or_init(Box::default)
     }
 
     fn fields(&self) -> &Fields {

@@ -1,7 +1,5 @@
 //! One phase: which of its rules match a request, in their order, with what `skip` and `execute` make of that.
 
-use std::sync::Arc;
-
 use base::module::OverBudget;
 use expr::{Context, Phase, Truth};
 use smallvec::SmallVec;
@@ -15,21 +13,30 @@ const FOUND_MOST: usize = 256;
 const STEPS_PER_RULE: usize = 1;
 
 /// A rule that is to be carried out, or noted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Found<'s> {
     /// The rule.
     pub rule: &'s Rule,
-    /// The ruleset it is in.
-    pub ruleset: &'s Arc<str>,
-    /// Whether it only fires because nobody can say whether it matches.
-    pub unknown: bool,
+    /// What is to become of it.
+    pub fate: Fate,
+}
+
+/// What is to become of a rule that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is carried out.
+    Enforced,
+    /// It is noted as what would have been done.
+    LogOnly,
+    /// Its expression used up its steps; that is noted, and nothing is done.
+    OverBudget,
 }
 
 /// Rules in the order in which they were found.
 pub type Founds<'s> = SmallVec<[Found<'s>; 2]>;
 
 /// What rules of earlier phases, and of this one, leave out.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Skipped<'s>(SmallVec<[&'s Skip; 2]>);
 
 impl<'s> Skipped<'s> {
@@ -105,15 +112,18 @@ impl<'s> Walk<'_, 's> {
             self.end = true;
             return;
         }
-        ruleset.visit(self.context, &mut |rule, truth| self.see(ruleset, rule, truth));
+        ruleset.visit(self.context, &mut |rule, truth, exhausted| self.see(rule, truth, exhausted));
     }
 
     /// Deals with a rule that matches, or may; false ends its ruleset.
-    fn see(&mut self, ruleset: &'s Ruleset, rule: &'s Rule, truth: Truth) -> bool {
-        let unknown = truth == Truth::Unknown;
-        if unknown && !rule.fires_on_unknown {
-            return true;
-        }
+    fn see(&mut self, rule: &'s Rule, truth: Truth, exhausted: bool) -> bool {
+        let fate = match truth {
+            Truth::Unknown if exhausted => Fate::OverBudget,
+            Truth::Unknown if !rule.fires_on_unknown => return true,
+            Truth::True | Truth::Unknown if rule.log_only => Fate::LogOnly,
+            Truth::True | Truth::Unknown => Fate::Enforced,
+            Truth::False => return true,
+        };
         if self.skipped.rule(&rule.id) || self.switches.is_off(&rule.id) {
             return true;
         }
@@ -121,8 +131,8 @@ impl<'s> Walk<'_, 's> {
             (self.over, self.end) = (true, true);
             return false;
         }
-        self.found.push(Found { rule, ruleset: &ruleset.id, unknown });
-        if rule.log_only {
+        self.found.push(Found { rule, fate });
+        if fate != Fate::Enforced {
             return true;
         }
         match &rule.action {

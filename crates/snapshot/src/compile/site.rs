@@ -68,6 +68,7 @@ impl Judge<'_> {
                     body: site.limits.body.into(),
                     body_rate: super::rate(site.limits.body_rate),
                     tunnel: site.limits.tunnel.into(),
+                    inspect_body: site.limits.inspect_body.as_usize(),
                 },
                 policy: self.policy(site.policy.as_ref(), &place),
                 hosts,

@@ -44,11 +44,11 @@ pub(super) fn known(found: Option<&str>) -> Fetched<'_> {
 impl Facts<'_> {
     pub(super) fn ray(&self) -> Fetched<'_> {
         let Some(id) = &self.surroundings.id else { return Fetched::Unknown };
-        text(self.client.texts().ray.get_or_init(|| ray(id, DEFAULT_PLACE)).as_bytes())
+        text(self.client().texts().ray.get_or_init(|| ray(id, DEFAULT_PLACE)).as_bytes())
     }
 
     pub(super) fn seed(&self) -> Fetched<'_> {
-        let seed = self.client.texts().seed.get_or_init(|| {
+        let seed = self.client().texts().seed.get_or_init(|| {
             let random = self.surroundings.worker.with_random(|random| [random.next_u64(), random.next_u64()]);
             let mut seed = [0; 16];
             seed.iter_mut().zip(random.into_iter().flat_map(u64::to_be_bytes)).for_each(|(to, from)| *to = from);
@@ -59,17 +59,17 @@ impl Facts<'_> {
 
     pub(super) fn latitude(&self) -> Fetched<'_> {
         let Some(degrees) = self.place().latitude else { return Fetched::Unknown };
-        text(self.client.texts().latitude.get_or_init(|| degrees.to_string()).as_bytes())
+        text(self.client().texts().latitude.get_or_init(|| degrees.to_string()).as_bytes())
     }
 
     pub(super) fn longitude(&self) -> Fetched<'_> {
         let Some(degrees) = self.place().longitude else { return Fetched::Unknown };
-        text(self.client.texts().longitude.get_or_init(|| degrees.to_string()).as_bytes())
+        text(self.client().texts().longitude.get_or_init(|| degrees.to_string()).as_bytes())
     }
 
     pub(super) fn metro(&self) -> Fetched<'_> {
         let Some(code) = self.place().metro_code else { return Fetched::Unknown };
-        text(self.client.texts().metro.get_or_init(|| code.to_string()).as_bytes())
+        text(self.client().texts().metro.get_or_init(|| code.to_string()).as_bytes())
     }
 
     /// `TLSv1.3`; empty without TLS.
@@ -93,7 +93,7 @@ impl Facts<'_> {
         if connection.tls.is_none() {
             return none;
         }
-        let hashes = self.client.hello.get_or_init(|| connection.hello.as_ref().and_then(hello_hashes).map(Box::new));
+        let hashes = self.client().hello.get_or_init(|| connection.hello.as_ref().and_then(hello_hashes).map(Box::new));
         hashes.as_deref().map_or(Fetched::Unknown, read)
     }
 
@@ -116,7 +116,7 @@ impl Facts<'_> {
         };
         let Some(view) = hello.view() else { return Fetched::Unknown };
         let encode = || base64::engine::general_purpose::STANDARD.encode(view.random);
-        text(self.client.texts().random.get_or_init(encode).as_bytes())
+        text(self.client().texts().random.get_or_init(encode).as_bytes())
     }
 
     pub(super) fn ja4(&self) -> Fetched<'_> {
@@ -140,12 +140,12 @@ impl Facts<'_> {
 
     pub(super) fn not_before(&self) -> Fetched<'_> {
         let date = || self.certificate().map(|found| openssl_date(found.not_before)).unwrap_or_default();
-        text(self.client.texts().not_before.get_or_init(date).as_bytes())
+        text(self.client().texts().not_before.get_or_init(date).as_bytes())
     }
 
     pub(super) fn not_after(&self) -> Fetched<'_> {
         let date = || self.certificate().map(|found| openssl_date(found.not_after)).unwrap_or_default();
-        text(self.client.texts().not_after.get_or_init(date).as_bytes())
+        text(self.client().texts().not_after.get_or_init(date).as_bytes())
     }
 }
 

@@ -40,6 +40,11 @@ impl<'f, 'r> Answered<'f, 'r> {
         Self { facts, head, raw, error, timings, headers: OnceCell::new(), raw_headers: OnceCell::new() }
     }
 
+    /// The request.
+    pub fn facts(&self) -> &'f Facts<'r> {
+        self.facts
+    }
+
     fn now(&self) -> &parse::Headers {
         self.headers.get_or_init(|| parse::Headers::of(self.head.headers.iter(), None))
     }
