@@ -185,24 +185,23 @@ fn edit(headers: &mut HeaderList, changes: &mut Vec<(&str, Change)>) {
     }
 }
 
-/// A field that would be empty is not sent; a value that cannot stand in a field, or is not known, changes nothing.
+/// A field that would be empty is not sent. Where a field is to be set and its value is not known, or cannot stand in a field,
+/// there is none: what the visitor sent under that name must not pass for what the rule would have said.
 fn header_change(operation: &HeaderOperation, context: &dyn Context) -> Option<Change> {
     let (text, add) = match operation {
         HeaderOperation::Remove => return Some(Change::Remove),
         HeaderOperation::Add(text) => (text, true),
         HeaderOperation::Set(text) => (text, false),
     };
-    let value = make(text, context)?;
-    let value = value.trim_ascii();
+    let made = make(text, context).unwrap_or_default();
+    let value = made.trim_ascii();
     // RFC 9110 section 5.5: CR, LF and NUL end more than a field; other controls help nobody.
-    if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
-        return None;
-    }
-    match (value.is_empty(), add) {
-        (true, true) => None,
-        (true, false) => Some(Change::Remove),
-        (false, true) => Some(Change::Add(value.to_vec())),
-        (false, false) => Some(Change::Set(value.to_vec())),
+    let good = !value.is_empty() && !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
+    match (good, add) {
+        (true, true) => Some(Change::Add(value.to_vec())),
+        (true, false) => Some(Change::Set(value.to_vec())),
+        (false, true) => None,
+        (false, false) => Some(Change::Remove),
     }
 }
 
@@ -254,4 +253,65 @@ fn url_part(bytes: &[u8], special: &[u8], path: bool) -> String {
 pub fn rules_of<'s>(facts: &Facts<'s>, decisions: &Decisions<'_>, phase: Phase) -> Option<&'s PhaseRules> {
     let rules = facts.surroundings().site.site.rules.phase(phase)?;
     (!decisions.skipped.phase(phase)).then_some(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use expr::{FieldId, List};
+
+    use super::*;
+
+    /// Every text field is this one; nothing else is known.
+    struct Only(Option<&'static [u8]>);
+
+    impl Context for Only {
+        fn field(&self, field: FieldId) -> Fetched<'_> {
+            match (field.field().kind, self.0) {
+                (expr::Type::Bytes, Some(bytes)) => Fetched::Value(Value::text(bytes)),
+                _ => Fetched::Unknown,
+            }
+        }
+
+        fn list(&self, _: &str) -> Option<&dyn List> {
+            None
+        }
+    }
+
+    fn made(source: &str) -> Text {
+        Text::Made(Arc::new(expr::ValueExpression::parse(source, &expr::Options::default()).unwrap()))
+    }
+
+    #[test]
+    fn what_cannot_stand_in_a_field_or_is_not_known_takes_the_visitors_word_away() {
+        let set = HeaderOperation::Set(made("http.request.uri.path"));
+        for (value, expected) in [
+            (Some(&b" a\tb "[..]), Some(&b"a\tb"[..])),
+            (Some(b"a\r\nX-Evil: 1"), None),
+            (Some(b"a\0"), None),
+            (Some(b""), None),
+            (None, None),
+        ] {
+            let mut headers = HeaderList::default();
+            headers.push("x-path", "what the visitor says");
+            let mut changes = vec![("X-Path", header_change(&set, &Only(value)).unwrap())];
+            edit(&mut headers, &mut changes);
+            assert_eq!(headers.get(b"x-path"), expected, "{value:?}");
+        }
+        let add = HeaderOperation::Add(made("http.request.uri.path"));
+        assert!(header_change(&add, &Only(None)).is_none());
+    }
+
+    #[test]
+    fn urls_are_made_safe_to_send() {
+        for (bytes, special, path, expected) in [
+            (&b"/a b"[..], &b"?#"[..], true, "/a%20b"),
+            (b"a?b#c", b"?#", true, "/a%3Fb%23c"),
+            (b"x=1#y", b"#", false, "x=1%23y"),
+            (b"https://a.test/\r\nSet-Cookie: a", b"", false, "https://a.test/%0D%0ASet-Cookie:%20a"),
+            (b"/\xc3\xa4", b"", true, "/%C3%A4"),
+            (b"", b"", true, "/"),
+        ] {
+            assert_eq!(url_part(bytes, special, path), expected);
+        }
+    }
 }

@@ -268,6 +268,8 @@ impl Context for Facts<'_> {
     }
 
     fn hmac_sha256(&self, key: &[u8], message: &[u8]) -> Option<[u8; 32]> {
+        #[cfg(feature = "faults")]
+        crate::fault::in_rule_function(key, self.view().golden);
         crate::tls::hmac_sha256(key, message)
     }
 }
