@@ -250,7 +250,10 @@ impl Checker<'_> {
                     return Some(json!(text));
                 }
                 let likeness = |name: &str| strsim::jaro_winkler(name, &text.to_ascii_lowercase());
-                let similar = words.iter().find(|word| likeness(&word.name) >= LIKENESS);
+                let similar = words
+                    .iter()
+                    .filter(|word| likeness(&word.name) >= LIKENESS)
+                    .max_by(|a, b| likeness(&a.name).total_cmp(&likeness(&b.name)));
                 let hint = match similar {
                     Some(word) => format!("did you mean \"{}\"?", word.name),
                     None => format!("write {}", shape.noun()),

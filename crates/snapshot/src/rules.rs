@@ -369,6 +369,14 @@ impl Action {
 }
 
 impl Rule {
+    /// What the ruleset consists of that it executes, as it is used here: for hashes.
+    pub(crate) fn write_executed(&self, write: &mut dyn FnMut(&[u8])) {
+        let Action::Execute(ruleset) = &self.action else { return };
+        for rule in ruleset.rules() {
+            write(format!("{} {:?} {:?} {:?}", rule.id, rule.filter.source(), rule.action, rule.log_only).as_bytes());
+        }
+    }
+
     /// Whether its expression reads the body of requests.
     pub fn reads_body(&self) -> bool {
         self.filter.source().contains("http.request.body.")
