@@ -164,7 +164,7 @@ pub struct RevertArguments {
 /// Arguments of `disable`.
 #[derive(Args, Debug)]
 pub struct DisableArguments {
-    /// The module, such as request-policy.
+    /// The module, such as firewall-rules; or a rule or ruleset by its id, as in rule/no-admin.
     pub module: String,
     /// Only at this site.
     #[arg(long)]
@@ -180,7 +180,7 @@ pub struct DisableArguments {
 /// Arguments of `enable`.
 #[derive(Args, Debug)]
 pub struct EnableArguments {
-    /// The module.
+    /// The module, or rule/ID.
     pub module: String,
     /// The site it was switched off at, if it was one.
     #[arg(long)]

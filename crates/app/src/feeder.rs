@@ -167,6 +167,7 @@ impl Feeder {
             memory,
             written: Memory::default(),
             offered: None,
+            look_again: false,
             every,
             random: Random::seeded(self.random.next_u64()),
         };
@@ -215,6 +216,8 @@ struct Looker {
     written: Memory,
     /// Number of the offer that is not answered yet.
     offered: Option<u64>,
+    /// Somebody wanted a look while an offer was not answered, when nothing new is looked at.
+    look_again: bool,
     every: Duration,
     random: Random,
 }
@@ -226,11 +229,17 @@ impl Looker {
             tokio::select! {
                 heard = said.recv() => match heard {
                     None => return,
-                    Some(Said::Offered { serial, findings }) => self.answered(serial, &findings),
+                    Some(Said::Offered { serial, findings }) => {
+                        self.answered(serial, &findings);
+                        if !self.gate.is_waiting() && std::mem::take(&mut self.look_again) {
+                            next = tokio::time::Instant::now();
+                        }
+                    }
                     Some(Said::Now { thaw, force, answer }) => {
                         let done = if thaw { self.gate.thaw(now()) } else { self.gate.take(force) };
                         if done.is_ok() {
                             next = tokio::time::Instant::now();
+                            self.look_again = self.gate.is_waiting();
                         }
                         crate::ignore(answer.send(done));
                     }

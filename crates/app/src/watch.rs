@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use ::watch::incident::Incident;
 use ::watch::page::time;
@@ -11,7 +13,7 @@ use ::watch::words::Language;
 use anyhow::{Context as _, bail};
 use api::process::{Order, Task};
 use api::roles::RoleSettings;
-use base::happening::Severity;
+use base::happening::{Happening, Severity};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +26,9 @@ use crate::{EXIT_OK, EXIT_REFUSED, EXIT_UNREACHED, role, run, state};
 
 /// Orders waiting for the service.
 const COMMANDS: usize = 64;
+
+/// What was found out and waits for the supervisor to read it.
+const FINDS: usize = 64;
 
 /// Arguments of `incidents`.
 #[derive(Args, Debug)]
@@ -56,10 +61,18 @@ enum WatchCommand {
 /// Runs until the supervisor ends it, another watch takes over, or there is nothing left to watch.
 pub fn run_child(state: &Path, stream: UnixStream) -> anyhow::Result<u8> {
     let (channel, seed) = role::begin(stream)?;
+    let channel = Arc::new(channel);
     let (commands, received) = mpsc::channel(COMMANDS);
+    let (found, finds) = sync_channel::<Happening>(FINDS);
+    // A supervisor that does not read must not hold up watch: what finds no room is in the journal of incidents.
+    let tell = Box::new(move |happening: &Happening| crate::ignore(found.try_send(happening.clone())));
+    let told = channel.clone();
+    std::thread::Builder::new()
+        .name("finds".to_owned())
+        .spawn(move || finds.iter().for_each(|happening| role::happened(&told, happening)))?;
     std::thread::Builder::new().name("orders".to_owned()).spawn(move || obey(&channel, &commands))?;
     let folder = state::watch(state);
-    service::run(&Start { folder: &folder, seed, now, grace: GRACE }, received)
+    service::run(Start { folder: &folder, seed, now, grace: GRACE, tell }, received)
         .with_context(|| format!("{} cannot be used", folder.display()))?;
     Ok(EXIT_OK)
 }

@@ -15,6 +15,9 @@ const SAMPLE: usize = 32;
 const LET_BE: Duration = Duration::from_secs(1);
 /// The same after its client took something last; a slow line is seen to take something every few seconds only.
 const LET_BE_STALLED: Duration = Duration::from_secs(3);
+/// Connections of a thread whose clients do not read what they asked for, beyond which those that have not for longest end:
+/// each may hold a connection of an origin, and origins have few.
+const STALLED_MOST: usize = 512;
 /// The same after it was accepted: who connects has something to say, and a hoard that comes fast must not be let be.
 const LET_BE_UNUSED: Duration = Duration::from_millis(100);
 /// Share of the seats, and least number of them, that is cleared at one time while resources are short.
@@ -206,7 +209,7 @@ impl Seats {
         waiting.sort_unstable_by_key(|seat| seat.since.get());
         waiting.truncate(count);
         waiting.iter().for_each(|seat| seat.ask(Leave::WhenIdle));
-        let stalled = Self::clear_stalled(staying(), count, now);
+        let stalled = Self::clear_stalled(staying(), count, LET_BE_STALLED, now);
         if !busy || !waiting.is_empty() || stalled > 0 {
             return waiting.len() + stalled;
         }
@@ -219,13 +222,30 @@ impl Seats {
 }
 
 impl Seats {
+    /// Ends what stands still beyond what a thread lets stand, longest first. The more there are, the less patience is had
+    /// with each, since a hoard fills an origin within a second. Answers how many were asked to go.
+    pub fn bound_stalled(&self, now: Instant) -> usize {
+        let stalled = |seat: &&Rc<Seat>| seat.leave.get() < Leave::Now && seat.stalled.get().is_some();
+        let count = self.places.iter().flatten().filter(stalled).count();
+        let excess = count.saturating_sub(STALLED_MOST);
+        if excess == 0 {
+            return 0;
+        }
+        let share = STALLED_MOST as f64 / count as f64;
+        let patience = LET_BE_STALLED.mul_f64(share * share);
+        Self::clear_stalled(self.places.iter().flatten().filter(stalled), excess, patience, now)
+    }
+
     /// Of connections whose clients have asked and do not read, those that have not for the longest time.
-    fn clear_stalled<'a>(staying: impl Iterator<Item = &'a Rc<Seat>>, count: usize, now: Instant) -> usize {
+    fn clear_stalled<'a>(
+        staying: impl Iterator<Item = &'a Rc<Seat>>,
+        count: usize,
+        patience: Duration,
+        now: Instant,
+    ) -> usize {
         let since = |seat: &&Rc<Seat>| seat.stalled.get().map(|(_, since)| since);
         let mut stalled: Vec<_> = staying
-            .filter(|seat| {
-                since(seat).is_some_and(|since| now.saturating_duration_since(since) >= LET_BE_STALLED)
-            })
+            .filter(|seat| since(seat).is_some_and(|since| now.saturating_duration_since(since) >= patience))
             .collect();
         stalled.sort_unstable_by_key(since);
         stalled.truncate(count);
@@ -368,6 +388,28 @@ mod tests {
         assert_eq!(seats.clear(true, now), CLEARED_LEAST);
         let cleared: Vec<_> = list.iter().filter(|seat| seat.is_cleared()).map(|seat| seat.number).collect();
         assert_eq!(cleared, (12..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_hoard_that_does_not_read_is_cut_down_to_what_may_stand() {
+        let now = Instant::now();
+        let most = STALLED_MOST as u64;
+        let list: Vec<_> = (0..2 * most).map(|number| seat(number, 1, State::Busy, now, 9)).collect();
+        let stall = |range: std::ops::Range<u64>, milliseconds: u64| {
+            let since = now - Duration::from_millis(milliseconds);
+            range.for_each(|number| list[number as usize].stall(1, since));
+        };
+        let seats = seated(&list);
+        stall(0..most, 60_000);
+        assert_eq!(seats.bound_stalled(now), 0, "so many may stand");
+        stall(most..2 * most, 700);
+        list[0].flow();
+        assert_eq!(seats.bound_stalled(now), STALLED_MOST - 1);
+        let cleared: Vec<_> = list.iter().filter(|seat| seat.is_cleared()).map(|seat| seat.number).collect();
+        assert_eq!(cleared, (1..most).collect::<Vec<_>>(), "those that have stood longest");
+        list[..most as usize].iter().for_each(|seat| seat.flow());
+        stall(0..most, 100);
+        assert_eq!(seats.bound_stalled(now), 0, "nobody has stood for long enough");
     }
 
     #[test]

@@ -16,10 +16,14 @@ const KEPT: usize = 5;
 /// Damaged ones kept for a look.
 const DAMAGED: usize = 5;
 /// Largest file of marks, in bytes.
-const MAX_MARKS: u64 = 4096;
+const MAX_MARKS: u64 = 64 << 10;
+/// Generations that are remembered as given up.
+const GIVEN_UP: usize = 64;
+/// Longest reason that is kept with one, in characters.
+const REASON: usize = 200;
 
 /// What is known of the packages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Marks {
     /// Generation in force.
     active: Option<u64>,
@@ -28,6 +32,22 @@ struct Marks {
     /// The highest that ever came; never goes back.
     #[serde(default)]
     highest: u64,
+    /// Generation that was forced, and must be confirmed.
+    #[serde(default)]
+    unconfirmed: Option<u64>,
+    /// Generations that are not tried again, newest last, and why.
+    #[serde(default)]
+    given_up: Vec<(u64, String)>,
+}
+
+impl Marks {
+    fn give_up(&mut self, generation: u64, reason: &str) {
+        self.given_up.retain(|(number, _)| *number != generation);
+        self.given_up.push((generation, reason.chars().take(REASON).collect()));
+        let needless = self.given_up.len().saturating_sub(GIVEN_UP);
+        self.given_up.drain(..needless);
+        self.good = self.good.filter(|good| *good != generation);
+    }
 }
 
 /// The store of one feed.
@@ -97,10 +117,40 @@ impl Store {
         Ok(generations)
     }
 
-    /// Keeps a package: complete on disk, or not there at all. The oldest beyond five go.
+    /// Keeps a package: complete on disk, or not there at all. The oldest beyond five go. Fails with `AlreadyExists` when the
+    /// number belongs to other bytes.
     pub fn put(&self, bytes: &[u8], generation: u64) -> io::Result<()> {
-        replace(&self.file(generation), bytes)?;
+        self.write(bytes, generation)?;
         self.change(|marks| marks.highest = marks.highest.max(generation))?;
+        self.tidy()
+    }
+
+    /// Keeps a package and marks it as in force in one step, so that no crash leaves a number that is used and not in force.
+    /// A forced one is unconfirmed until `mark_confirmed`.
+    pub fn put_in_force(&self, bytes: &[u8], generation: u64, forced: bool) -> io::Result<()> {
+        self.write(bytes, generation)?;
+        self.change(|marks| {
+            marks.highest = marks.highest.max(generation);
+            marks.active = Some(generation);
+            marks.unconfirmed = forced.then_some(generation);
+        })?;
+        self.tidy()
+    }
+
+    /// Whether this number belongs to a whole package of other bytes.
+    pub fn is_taken(&self, bytes: &[u8], generation: u64) -> bool {
+        self.read(generation).is_some_and(|stored| stored != bytes)
+    }
+
+    fn write(&self, bytes: &[u8], generation: u64) -> io::Result<()> {
+        if self.is_taken(bytes, generation) {
+            let message = format!("generation {generation} is another package already; give it a new number");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        replace(&self.file(generation), bytes)
+    }
+
+    fn tidy(&self) -> io::Result<()> {
         let marks = self.marks()?;
         let needless = self.generations()?.into_iter().skip(KEPT);
         for old in needless.filter(|old| ![marks.active, marks.good].contains(&Some(*old))) {
@@ -111,7 +161,40 @@ impl Store {
 
     /// This generation is in force.
     pub fn mark_active(&self, generation: u64) -> io::Result<()> {
-        self.change(|marks| marks.active = Some(generation))
+        self.change(|marks| {
+            marks.active = Some(generation);
+            marks.highest = marks.highest.max(generation);
+        })
+    }
+
+    /// Somebody has confirmed what was forced.
+    pub fn mark_confirmed(&self, generation: u64) -> io::Result<()> {
+        self.change(|marks| marks.unconfirmed = marks.unconfirmed.filter(|forced| *forced != generation))
+    }
+
+    /// This generation is taken back and not tried again; `instead` is in force now, or nothing.
+    pub fn take_back(&self, generation: u64, instead: Option<u64>, reason: &str) -> io::Result<()> {
+        self.change(|marks| {
+            marks.give_up(generation, reason);
+            (marks.active, marks.unconfirmed) = (instead, None);
+        })
+    }
+
+    /// This generation is not tried again.
+    pub fn give_up(&self, generation: u64, reason: &str) -> io::Result<()> {
+        self.change(|marks| marks.give_up(generation, reason))
+    }
+
+    /// Why this generation is not tried again; `None` when it may be.
+    pub fn given_up(&self, generation: u64) -> io::Result<Option<String>> {
+        let marks = self.marks()?;
+        let found = marks.given_up.into_iter().find(|(number, _)| *number == generation);
+        Ok(found.map(|(_, reason)| reason))
+    }
+
+    /// The generation that was forced and is not confirmed yet, as last marked.
+    pub fn unconfirmed(&self) -> Option<u64> {
+        self.marks().ok()?.unconfirmed
     }
 
     /// This generation is the one to go back to.
@@ -131,19 +214,24 @@ impl Store {
 
     /// The highest generation that ever was kept here, 0 when there was none.
     pub fn highest_ever(&self) -> u64 {
-        let marked = self.marks().map_or(0, |marks| marks.highest);
-        let there = self.generations().ok().and_then(|all| all.first().copied()).unwrap_or(0);
-        marked.max(there)
+        // A package without a mark was written by somebody who died before it was in force: its number may come again.
+        if let Ok(marks) = self.marks()
+            && marks.highest > 0
+        {
+            return marks.highest;
+        }
+        self.generations().ok().and_then(|all| all.first().copied()).unwrap_or(0)
     }
 
-    /// What can be put in force, best first: the one in force, the one to go back to, then the others, newest first. What does
-    /// not match its hashes is set aside and left out.
+    /// What can be put in force, best first: the one in force, the one to go back to, then the others, newest first. What was
+    /// given up is left out; what does not match its hashes is set aside as well.
     pub fn candidates(&self) -> Vec<(u64, Vec<u8>)> {
         let marks = self.marks().unwrap_or_default();
         let mut all = self.generations().unwrap_or_else(|error| {
             tracing::warn!(folder = %self.folder.display(), %error, "what is stored of a feed cannot be listed");
             Vec::new()
         });
+        all.retain(|generation| !marks.given_up.iter().any(|(number, _)| number == generation));
         all.sort_by_key(|generation| (Some(*generation) != marks.active, Some(*generation) != marks.good));
         all.into_iter().filter_map(|generation| Some((generation, self.read(generation)?))).collect()
     }

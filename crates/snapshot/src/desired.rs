@@ -2,6 +2,7 @@
 //! their `Default`s are the only place where a default value is written down.
 
 mod feed;
+pub mod rules;
 mod tls;
 mod watch;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::{ByteSize, OptionalSize, Period};
 
 pub use self::feed::Feed;
+pub use self::rules::{Rule, Ruleset};
 pub use self::tls::{Acme, AcmeAuthority, AcmeChallenge, Hsts, SiteClient, SiteTls, TlsPolicy};
 pub use self::watch::{Notify, Probe, Secret, Smtp, SmtpSecurity, Watch};
 
@@ -53,6 +55,15 @@ pub struct Desired {
     /// Data files that are kept up to date while Rempart runs.
     #[schemars(length(max = 100))]
     pub feeds: Vec<Feed>,
+    /// Rules for all sites; they come before those of a site.
+    #[schemars(length(max = 20_000))]
+    pub rules: Vec<Rule>,
+    /// Files with further rules for all sites, each a list of `[[rules]]`.
+    #[schemars(length(max = 100))]
+    pub rules_files: Vec<String>,
+    /// Rulesets that rules execute.
+    #[schemars(length(max = 1_000))]
+    pub rulesets: Vec<Ruleset>,
     /// The sites; at least one.
     #[schemars(length(max = 10_000))]
     pub site: Vec<Site>,
@@ -74,6 +85,9 @@ impl Default for Desired {
             analytics: Analytics::default(),
             watch: Watch::default(),
             feeds: Vec::new(),
+            rules: Vec::new(),
+            rules_files: Vec::new(),
+            rulesets: Vec::new(),
             site: Vec::new(),
         }
     }
@@ -353,6 +367,14 @@ pub struct Site {
     /// Which methods and header fields requests may have. Left out, nothing is asked of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<crate::policy::Policy>,
+    /// Rules of this site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20_000))]
+    pub rules: Vec<Rule>,
+    /// Files with further rules of this site, each a list of `[[rules]]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub rules_files: Vec<String>,
 }
 
 /// Whose header fields the origin is sent.
@@ -566,6 +588,10 @@ pub struct SiteLimits {
     /// Time a WebSocket, or another upgraded connection, may be silent.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "30d"))]
     pub tunnel: Period,
+    /// How much of a request's body rules look into, held in memory while they do. Of bodies that are longer they see the
+    /// beginning. Only where a rule asks for a body.
+    #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "1MiB"))]
+    pub inspect_body: ByteSize,
 }
 
 impl Default for SiteLimits {
@@ -575,6 +601,7 @@ impl Default for SiteLimits {
             body: Period::seconds(60),
             body_rate: OptionalSize(Some(ByteSize::bytes(512))),
             tunnel: Period::seconds(600),
+            inspect_body: ByteSize::bytes(128 << 10),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod package;
 pub mod policy;
 mod reference;
 mod review;
+pub mod rules;
 mod shape;
 pub mod source;
 pub mod units;

@@ -200,6 +200,7 @@ impl Language {
                 "les messages ne partent pas",
                 "Nachrichten können nicht verschickt werden",
             ),
+            crate::service::PAGE_NOT_SERVED => self.pick("not served", "pas servie", "nicht erreichbar"),
             _ => "{cause}",
         }
     }

@@ -217,7 +217,7 @@ fn when_descriptors_run_out_those_inside_are_served_and_the_others_told() {
 #[test]
 fn with_hardly_any_descriptors_everybody_still_gets_an_answer() {
     let origin = origin();
-    let rempart = with_descriptors(72, &config("threads = 1", &origin));
+    let rempart = with_descriptors(88, &config("threads = 1", &origin));
     let mut crowd: Vec<_> = (2..62).map(|visitor| connect_from(visitor, rempart.plain())).collect();
     // 502 is for who is inside when there is no descriptor left for the way to the origin.
     let answers: Vec<_> = crowd.iter_mut().map(|stream| ask(stream, "/")).collect();

@@ -18,7 +18,7 @@ fn origin() -> Origin {
 
 /// Two sites; the text of `policies` comes after the origin of each.
 fn config(origin: &Origin, policies: [&str; 2]) -> Config {
-    let begin = "bake = \"1s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[log.access]\nto = \"off\"";
+    let begin = "bake = \"1s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[log.access]\nto = \"off\"\n[limits]\nconnection_rate_per_address = 100000";
     let config = Config::empty().raw(begin).listeners();
     ["one", "two"].iter().zip(HOSTS).zip(policies).fold(config, |config, ((name, host), policy)| {
         config.site(name, &[host]).origin(origin.url()).raw(policy)

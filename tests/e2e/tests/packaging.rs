@@ -1,7 +1,7 @@
 //! What is in `packaging/`: the units are accepted by systemd, and the configurations by the binary.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use harness::rempart::Place;
@@ -11,7 +11,7 @@ use harness::tools;
 const EXPOSURE: &str = "--threshold=20";
 
 fn packaging() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging")
+    tools::root().join("packaging")
 }
 
 fn read(name: &str) -> String {

@@ -211,5 +211,12 @@ fn an_origin_that_fails_is_told_apart_and_a_channel_that_fails_is_shown() {
         text.contains("Messages do not reach pager").then_some(text)
     });
     assert!(!text.contains("/hook"), "{text}");
+    let events = rempart.place().ask(&["events", "--kind", "operations"]).stdout;
+    assert!(events.contains("probe_failed"), "{events}");
+    let shop = |incident: &&Value| incident["name"].as_str().unwrap().starts_with("shop: ");
+    let incident = seen["incidents"].as_array().unwrap().iter().find(shop).unwrap();
+    // A start is a change too.
+    let began = incident["incident_updates"].to_string();
+    assert!(began.contains("before it: Rempart was started, generation 1"), "{began}");
     rempart.stop();
 }

@@ -59,10 +59,9 @@ fn named_or_built(variable: &str, name: &str, options: &[&str]) -> PathBuf {
         return fs::canonicalize(&path).unwrap_or_else(|error| panic!("{variable} {path:?}: {error}"));
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
     let mut command = Command::new(cargo);
     command.args(["build", "--package", "app", "--message-format", "json-render-diagnostics"]);
-    command.args(["--manifest-path", manifest]).args(options);
+    command.arg("--manifest-path").arg(crate::tools::root().join("Cargo.toml")).args(options);
     let output = command.output().expect("cargo can be run");
     assert!(output.status.success(), "cargo build -p app: {}", String::from_utf8_lossy(&output.stderr));
     let executable = output.stdout.lines().map_while(Result::ok).find_map(|line| {

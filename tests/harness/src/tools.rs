@@ -38,9 +38,15 @@ fn existing(path: PathBuf) -> PathBuf {
     path
 }
 
+/// The project's folder. Where it is now: a program out of a cache may have been built elsewhere.
+pub fn root() -> PathBuf {
+    let crate_folder = env::var_os("CARGO_MANIFEST_DIR").expect("tests are run by cargo");
+    Path::new(&crate_folder).join("../..")
+}
+
 /// A script of the `foreign` folder of the harness.
 pub fn script(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign").join(name);
+    let path = root().join("tests/harness/foreign").join(name);
     assert!(path.is_file(), "{} does not exist", path.display());
     path
 }

@@ -7,8 +7,8 @@ use super::golden::Tally;
 use super::process::Usage;
 use super::servers::Target;
 
-/// Resident memory that an attack may add, in bytes.
-pub const MEMORY_BOUND: u64 = 128 << 20;
+/// Resident memory that an attack may add, in bytes: `limits.memory` of `attacks/peers/rempart.toml`.
+pub const MEMORY_BOUND: u64 = 256 << 20;
 /// Descriptors that may be open more than before once an attack is over: golden connections come and go.
 pub const DESCRIPTOR_SLACK: u64 = 64;
 /// Counters that golden traffic moves, and that say nothing about an attack.

@@ -185,20 +185,20 @@ impl Supervisor {
         let feed = self.admit(offer)?;
         let tasted = self.taste_artefact(offer, &feed)?;
         let task = Task::Artefact { feed: feed.clone(), again: false, forced: offer.forced };
-        let done = self.activate_artefact(task, &offer.package);
-        if let Err(error) = done {
-            tasted.child.kill();
-            let findings = match error {
-                AskError::Refused(findings) => findings,
-                other => {
-                    let message = format!("the edge could not take {}: {other}", offer.name);
-                    self.fleet().artefacts.give_up(&offer.name, offer.generation, &message);
-                    vec![finding("not-activated", message)]
-                }
-            };
-            return Err(findings);
+        match self.activate_artefact(task, &offer.package) {
+            Ok(edge) => self.commit_artefact(offer, feed, tasted, &edge),
+            Err(error) => {
+                tasted.child.kill();
+                Err(match error {
+                    AskError::Refused(findings) => findings,
+                    other => {
+                        let message = format!("the edge could not take {}: {other}", offer.name);
+                        self.give_up(&offer.name, offer.generation, &message);
+                        vec![finding("not-activated", message)]
+                    }
+                })
+            }
         }
-        self.commit_artefact(offer, feed, tasted)
     }
 
     /// What can be told without trying it.
@@ -218,9 +218,29 @@ impl Supervisor {
             );
             return Err(vec![finding("not-newer", message)]);
         }
-        match fleet.artefacts.is_given_up(&offer.name, offer.generation) {
-            Some(reason) => Err(vec![finding("given-up", format!("it is not tried again: {reason}"))]),
-            None => Ok(feed),
+        let given_up = fleet.artefacts.is_given_up(&offer.name, offer.generation).map(str::to_owned);
+        drop(fleet);
+        let unreadable = |error: io::Error| vec![finding("feed-store", error.to_string())];
+        let store = self.store(&offer.name)?;
+        // Marks that cannot be read are written anew by what comes into force.
+        let given_up = given_up.or_else(|| store.given_up(offer.generation).ok().flatten());
+        if let Some(reason) = given_up {
+            return Err(vec![finding("given-up", format!("it is not tried again: {reason}"))]);
+        }
+        if store.is_taken(&package::bytes(&offer.package).map_err(unreadable)?, offer.generation) {
+            let message =
+                format!("generation {} of {} is another package already", offer.generation, offer.name);
+            return Err(vec![finding("number-taken", message)]);
+        }
+        Ok(feed)
+    }
+
+    /// Not tried again, by the next supervisor neither.
+    fn give_up(&self, name: &str, generation: u64, reason: &str) {
+        self.fleet().artefacts.give_up(name, generation, reason);
+        let kept = self.store(name).map(|store| store.give_up(generation, reason));
+        if !matches!(kept, Ok(Ok(()))) {
+            tracing::warn!(feed = name, generation, "that it was given up could not be kept on disk");
         }
     }
 
@@ -245,14 +265,32 @@ impl Supervisor {
         tasted
     }
 
-    /// Has the edge that serves load it.
-    fn activate_artefact(&self, task: Task, package: &File) -> Result<(), AskError> {
+    /// Has the edge that serves load it; answers which one that was.
+    fn activate_artefact(&self, task: Task, package: &File) -> Result<Arc<Child>, AskError> {
         let active = self.fleet().active.clone().ok_or(AskError::Gone)?;
         // If it dies over this, that is not the fault of the configuration.
         self.fleet().suspect = Some(active.clone());
-        let done = active.ask(task, &[package.as_fd()], LOAD).map(drop);
+        let done = active.ask(task, &[package.as_fd()], LOAD);
         self.fleet().suspect = None;
-        done
+        done.map(|_| active)
+    }
+
+    /// An edge may have died right after it had loaded what is in force now; then another one serves, without it.
+    fn make_up_for(&self, edge: &Arc<Child>, name: &str) {
+        let (active, given) = {
+            let fleet = self.fleet();
+            let given = fleet.artefacts.given().unwrap_or_default();
+            (fleet.active.clone(), given.into_iter().find(|given| given.feed.name == name))
+        };
+        // Where there is none yet, the next one gets it before it serves.
+        let (Some(active), Some(given)) = (active, given) else { return };
+        if Arc::ptr_eq(&active, edge) {
+            return;
+        }
+        if let Err(error) = active.ask(given.order(), &[given.package.as_fd()], LOAD) {
+            tracing::error!(feed = name, %error, "the edge does not hold what is in force, and is replaced");
+            active.kill();
+        }
     }
 
     fn commit_artefact(
@@ -260,14 +298,13 @@ impl Supervisor {
         offer: &Offer,
         feed: FeedSettings,
         tasted: Tasted,
+        edge: &Arc<Child>,
     ) -> Result<(), Vec<Diagnostic>> {
         let package = offer.package.try_clone();
         let package = package.map_err(|error| vec![finding("no-package", error.to_string())])?;
         let kept = self.store(&offer.name).and_then(|store| {
-            let keep = || {
-                store.put(&package::bytes(&offer.package)?, offer.generation)?;
-                store.mark_active(offer.generation)
-            };
+            let keep =
+                || store.put_in_force(&package::bytes(&offer.package)?, offer.generation, offer.forced);
             keep().map_err(|error| vec![finding("feed-store", error.to_string())])
         });
         let mut fleet = self.fleet();
@@ -288,11 +325,11 @@ impl Supervisor {
             good,
         };
         fleet.artefacts.in_force.insert(offer.name.clone(), artefact);
-        let number = tasted.loaded.number;
-        let standby = Standby { child: tasted.child, number };
+        let standby = Standby { child: tasted.child, held: fleet.held() };
         let old = if fleet.force.loaded.standby { fleet.standby.replace(standby) } else { Some(standby) };
         old.into_iter().for_each(|old| old.child.kill());
         drop(fleet);
+        self.make_up_for(edge, &offer.name);
         let message = format!("generation {} of {} is in force", offer.generation, offer.name);
         self.tell_of(What::ArtefactActivated, Severity::Info, offer, "activated", message);
         match kept {
@@ -371,13 +408,19 @@ impl Supervisor {
     /// Somebody says that a forced change is as wanted.
     pub fn confirm_artefact(&self, name: &str) -> Result<(), String> {
         let mut fleet = self.fleet();
-        match fleet.artefacts.in_force.get_mut(name) {
-            Some(artefact) => match artefact.confirm.take() {
-                Some(_) => Ok(()),
-                None => Err(format!("generation {} of {name} needs no confirmation", artefact.generation)),
-            },
-            None => Err(format!("no generation of {name} is in force")),
+        let Some(artefact) = fleet.artefacts.in_force.get_mut(name) else {
+            return Err(format!("no generation of {name} is in force"));
+        };
+        let generation = artefact.generation;
+        if artefact.confirm.is_none() {
+            return Err(format!("generation {generation} of {name} needs no confirmation"));
         }
+        // On disk first: who is told that it stays must find it after a crash.
+        let store = Store::open(&self.state.feeds(), name);
+        let kept = store.and_then(|store| store.mark_confirmed(generation));
+        kept.map_err(|error| format!("the confirmation could not be kept on disk: {error}"))?;
+        artefact.confirm = None;
+        Ok(())
     }
 
     /// Puts the good generation in force again, or none when there is none. Answers whether there was something to take back.
@@ -394,6 +437,12 @@ impl Supervisor {
         };
         tracing::error!("{message}");
         self.fleet().artefacts.give_up(name, bad, reason);
+        // Before the edge is told: a crash after this finds it taken back.
+        let instead = good.good.as_ref().map(|(number, _)| *number);
+        let kept = self.store(name).map(|store| store.take_back(bad, instead, reason));
+        if !matches!(kept, Ok(Ok(()))) {
+            tracing::warn!(feed = name, generation = bad, "the way back could not be kept on disk");
+        }
         if let Some((generation, package)) = good.good {
             self.return_to(good.feed, generation, package);
         } else if let Some(active) = self.fleet().active.clone() {
@@ -418,19 +467,36 @@ impl Supervisor {
     fn return_to(&self, feed: FeedSettings, generation: u64, package: File) {
         let name = feed.name.clone();
         let task = Task::Artefact { feed: feed.clone(), again: true, forced: false };
-        match self.activate_artefact(task, &package) {
-            Ok(()) => {}
+        let edge = self.activate_artefact(task, &package);
+        let artefact =
+            Artefact { feed, generation, package, since: now(), bake: None, confirm: None, good: None };
+        self.fleet().artefacts.in_force.insert(name.clone(), artefact);
+        match edge {
+            Ok(edge) => self.make_up_for(&edge, &name),
             // Who is started instead of it gets the right one.
             Err(error) => tracing::warn!(feed = name, %error, "the edge did not go back"),
         }
-        if let Ok(store) = self.store(&name)
-            && let Err(error) = store.mark_active(generation)
-        {
-            tracing::warn!(feed = name, %error, "the way back could not be kept on disk");
-        }
-        let artefact =
-            Artefact { feed, generation, package, since: now(), bake: None, confirm: None, good: None };
-        self.fleet().artefacts.in_force.insert(name, artefact);
+    }
+}
+
+/// One from the state folder. What had not served for its whole bake, or was forced and not confirmed, has that before it again.
+fn resumed(supervisor: &Supervisor, store: &Store, feed: FeedSettings, this: (u64, File)) -> Artefact {
+    let (generation, package) = this;
+    let (at, marked) = (Instant::now(), store.good());
+    let forced = store.unconfirmed() == Some(generation);
+    let is_good = marked == Some(generation) && !forced;
+    let good = marked.filter(|good| *good != generation).and_then(|good| {
+        let bytes = store.candidates().into_iter().find(|(number, _)| *number == good)?.1;
+        Some((good, package::in_memory(&bytes).ok()?))
+    });
+    Artefact {
+        feed,
+        generation,
+        package,
+        since: now(),
+        bake: (!is_good).then(|| at + supervisor.fleet().bake()),
+        confirm: forced.then(|| at + CONFIRM),
+        good: if is_good { None } else { good },
     }
 }
 
@@ -447,7 +513,12 @@ pub fn furnish_at_start(supervisor: &Supervisor, child: Arc<Child>) -> io::Resul
                 continue;
             }
         };
-        for (generation, bytes) in store.candidates() {
+        let candidates = store.candidates();
+        if candidates.is_empty() {
+            // An adopted edge may hold one whose taking back it was never told of.
+            child.tell(Task::Withdraw { name: feed.name.clone() });
+        }
+        for (generation, bytes) in candidates {
             let package = package::in_memory(&bytes)?;
             let task = Task::Artefact { feed: feed.clone(), again: true, forced: false };
             match child.ask(task, &[package.as_fd()], LOAD) {
@@ -458,9 +529,8 @@ pub fn furnish_at_start(supervisor: &Supervisor, child: Arc<Child>) -> io::Resul
                     {
                         tracing::warn!(feed = feed.name, %error, "what is in force could not be marked on disk");
                     }
-                    let (name, since) = (feed.name.clone(), now());
-                    let artefact =
-                        Artefact { feed, generation, package, since, bake: None, confirm: None, good: None };
+                    let name = feed.name.clone();
+                    let artefact = resumed(supervisor, &store, feed, (generation, package));
                     supervisor.fleet().artefacts.in_force.insert(name, artefact);
                     break;
                 }

@@ -135,6 +135,7 @@ impl Supervisor {
             found.hint = Some("change it, or restart Rempart to have it tried once more".to_owned());
             return self.refuse(vec![found]);
         }
+        self.journal.brings(tasted.loaded.number, by, now());
         match self.put_in_force(tasted, source) {
             Ok(outcome) => {
                 self.tell_of_activation(by);
@@ -224,7 +225,7 @@ impl Supervisor {
     ) -> ReloadOutcome {
         let Tasted { child, loaded, package } = tasted;
         fleet.sockets.put_in_force(plan);
-        let (number, standby) = (loaded.number, loaded.standby);
+        let (number, is_wanted) = (loaded.number, loaded.standby);
         tracing::info!(generation = number, id = loaded.id, "a new generation is in force");
         let undone = std::mem::take(&mut fleet.force.warnings);
         fleet.set_force(Force::now(loaded, source, package));
@@ -235,11 +236,8 @@ impl Supervisor {
         fleet.suspect = None;
         fleet.refused = None;
         let old = fleet.standby.take();
-        let needless = if standby {
-            fleet.standby.replace(Standby { child, number })
-        } else {
-            Some(Standby { child, number })
-        };
+        let standby = Standby { child, held: fleet.held() };
+        let needless = if is_wanted { fleet.standby.replace(standby) } else { Some(standby) };
         for standby in old.into_iter().chain(needless) {
             standby.child.kill();
         }
@@ -365,7 +363,7 @@ impl Supervisor {
     }
 }
 
-fn refusal(diagnostics: &[Diagnostic]) -> Happening {
+pub(super) fn refusal(diagnostics: &[Diagnostic]) -> Happening {
     let first = diagnostics.iter().find(|found| found.severity == FindingSeverity::Error);
     let (cause, reason) =
         first.map_or(("refused", "no reason given"), |found| (found.code.as_str(), &found.message));

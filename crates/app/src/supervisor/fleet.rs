@@ -69,12 +69,21 @@ pub struct Unconfirmed {
     pub source: GenerationSource,
 }
 
-/// The standby, and which generation it has loaded.
+/// The standby, and what it has loaded.
 pub struct Standby {
     /// The process.
     pub child: Arc<Child>,
-    /// The generation's number.
+    /// What it holds.
+    pub held: Held,
+}
+
+/// What a process has loaded: which generation of the configuration, and of each feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The number of the configuration.
     pub number: u64,
+    /// Feeds and their generations, sorted.
+    pub artefacts: Vec<(String, u64)>,
 }
 
 /// Everything the supervisor knows.
@@ -177,6 +186,9 @@ impl Fleet {
             challenges: self.challenges.clone(),
             suspects: self.suspects.clone(),
         };
+        // It was told before, but what has come or gone since then passed by whoever was being made ready.
+        child.tell(Task::Bans { bans: self.bans.clone() });
+        child.tell(Task::Switches { switches: self.switches.clone() });
         child.ask(Task::Activate(order), &descriptors, TAKE_OVER)?;
         child.tell(Task::Supervision(self.supervision.clone()));
         Ok(())
@@ -223,12 +235,17 @@ impl Fleet {
         Duration::from_millis(self.force.loaded.bake_ms)
     }
 
-    /// Whether a standby is wanted and there is none.
+    /// What a process that serves has to hold.
+    pub fn held(&self) -> Held {
+        Held { number: self.force.loaded.number, artefacts: self.artefacts.generations() }
+    }
+
+    /// Whether a standby is wanted and there is none that could take over.
     pub fn lacks_standby(&self) -> bool {
         !self.ending
             && self.active.is_some()
             && self.force.loaded.standby
-            && self.standby.as_ref().is_none_or(|standby| standby.number != self.force.loaded.number)
+            && self.standby.as_ref().is_none_or(|standby| standby.held != self.held())
     }
 
     /// Tells the edge what the metrics listener says about processes.

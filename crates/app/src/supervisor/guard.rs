@@ -219,7 +219,8 @@ fn replace(
 
 /// The standby takes over, if there is one that has the generation in force.
 fn promote(fleet: &mut Fleet) -> bool {
-    let standby = fleet.standby.take().filter(|standby| standby.number == fleet.force.loaded.number);
+    let held = fleet.held();
+    let standby = fleet.standby.take_if(|standby| standby.held == held);
     let Some(Standby { child, .. }) = standby else { return false };
     match fleet.hand_over(&child) {
         Ok(()) => {
@@ -236,8 +237,12 @@ fn promote(fleet: &mut Fleet) -> bool {
 
 /// A new process takes over, with the generation in force.
 fn start_in_force(supervisor: &Supervisor) -> anyhow::Result<()> {
-    let (child, _) = supervisor.load_in_force_anew()?;
+    let (child, held) = supervisor.load_in_force_anew()?;
     let mut fleet = supervisor.fleet();
+    if fleet.held() != held {
+        child.kill();
+        anyhow::bail!("something else has come into force meanwhile");
+    }
     let done = fleet.hand_over(&child);
     match done {
         Ok(()) => {
@@ -385,15 +390,13 @@ pub fn keep_standby(supervisor: &Supervisor) {
         if !fleet.lacks_standby() || fleet.trial.is_some() || !backoff.is_due() {
             continue;
         }
-        let artefacts = fleet.artefacts.generations();
         drop(fleet);
         match supervisor.load_in_force_anew() {
-            Ok((child, number)) => {
+            Ok((child, held)) => {
                 backoff.succeeded();
                 let mut fleet = supervisor.fleet();
-                let same = fleet.force.loaded.number == number && fleet.artefacts.generations() == artefacts;
-                if same && !fleet.ending {
-                    if let Some(old) = fleet.standby.replace(Standby { child, number }) {
+                if fleet.held() == held && !fleet.ending {
+                    if let Some(old) = fleet.standby.replace(Standby { child, held }) {
                         old.child.kill();
                     }
                     fleet.tell_supervision();

@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base::happening::{Component, Happening, Severity, What};
+use base::time::Timestamp;
 
 use crate::builder::{now, rfc3339};
 
 /// Happenings kept; what is older than these is in the processes' log only.
 const KEPT: usize = 1024;
+/// Generations whose authors are known.
+const AUTHORS: usize = 64;
 
 /// The last happenings, each with its number.
 #[derive(Default)]
@@ -19,18 +22,19 @@ struct Kept {
     /// Number of the next one.
     next: u64,
     happenings: VecDeque<Happening>,
+    /// Generations of the configuration, with who brought each and when.
+    brought: VecDeque<(u64, String, Timestamp)>,
 }
 
 impl Kept {
     /// An edge knows which generation has a setting that is not good, not who brought it and when.
     fn name_author(&self, happening: &mut Happening) {
-        let brought = |one: &&Happening| {
-            one.what == What::GenerationActivated && one.generation == happening.generation
-        };
-        let Some(activated) = self.happenings.iter().rev().find(brought) else { return };
-        let by = activated.by.as_deref().unwrap_or("somebody");
-        happening.message += &format!("; brought by {by} at {}", rfc3339(activated.at));
-        happening.by.clone_from(&activated.by);
+        let wanted = happening.generation;
+        let brought = self.brought.iter().rev().find(|(generation, ..)| Some(*generation) == wanted);
+        if let Some((_, by, at)) = brought {
+            happening.message += &format!("; brought by {by} at {}", rfc3339(*at));
+            happening.by = Some(by.clone());
+        }
     }
 }
 
@@ -52,6 +56,15 @@ impl Journal {
         kept.happenings.push_back(happening);
     }
 
+    /// Somebody brings a generation. To be told before it serves: a site of it may go back before anybody says that it is in force.
+    pub fn brings(&self, generation: u64, by: &str, at: Timestamp) {
+        let mut kept = self.lock();
+        if kept.brought.len() == AUTHORS {
+            kept.brought.pop_front();
+        }
+        kept.brought.push_back((generation, by.to_owned(), at));
+    }
+
     /// Makes one of what happened just now.
     pub fn note(&self, what: What, severity: Severity, component: Component, cause: &str, message: String) {
         self.tell(Happening::new(now(), what, severity, component, cause, message));
@@ -70,8 +83,6 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use base::time::Timestamp;
-
     use super::*;
 
     #[test]
@@ -79,7 +90,7 @@ mod tests {
         let journal = Journal::default();
         let told = |what, generation| {
             let happening = Happening::new(
-                Timestamp::from_unix(std::time::Duration::from_secs(86_400)),
+                Timestamp::default(),
                 what,
                 Severity::Info,
                 Component::Modules,
@@ -88,11 +99,12 @@ mod tests {
             );
             happening.with_generation(generation)
         };
-        journal.tell(told(What::GenerationActivated, 2).done_by("user 7"));
-        journal.tell(told(What::GenerationActivated, 3).done_by("root"));
+        let at = Timestamp::from_unix(std::time::Duration::from_secs(86_400));
+        journal.brings(2, "user 7", at);
+        journal.brings(3, "root", at);
         journal.tell(told(What::SiteReverted, 2));
         journal.tell(told(What::SiteReverted, 4));
-        let (taken, _) = journal.since(2, 10);
+        let (taken, _) = journal.since(0, 10);
         assert_eq!(taken[0].by.as_deref(), Some("user 7"));
         assert_eq!(taken[0].message, "text; brought by user 7 at 1970-01-02T00:00:00Z");
         assert_eq!((taken[1].by.as_deref(), taken[1].message.as_str()), (None, "text"));

@@ -44,7 +44,7 @@ pub use start::StartError;
 use crate::admin::Admin;
 use crate::state::StateFolder;
 use child::Child;
-use fleet::Fleet;
+use fleet::{Fleet, Held};
 use notify::Notify;
 use sockets::Sockets;
 
@@ -168,14 +168,14 @@ impl Supervisor {
     }
 
     /// Starts an edge process that has loaded what is in force. The lock is not held meanwhile; what comes into force in
-    /// between shows in the number it is answered with.
-    fn load_in_force_anew(&self) -> io::Result<(Arc<Child>, u64)> {
-        let (load, package, artefacts, tickets) = {
+    /// between shows in what it is answered to hold.
+    fn load_in_force_anew(&self) -> io::Result<(Arc<Child>, Held)> {
+        let (load, package, artefacts, tickets, held) = {
             let fleet = self.fleet();
             let package = fleet.force.package.try_clone()?;
-            (fleet.load_in_force(), package, fleet.artefacts.given()?, fleet.tickets.clone())
+            let (load, held) = (fleet.load_in_force(), fleet.held());
+            (load, package, fleet.artefacts.given()?, fleet.tickets.clone(), held)
         };
-        let number = load.number;
         let child = self.start_child(&tickets)?;
         self.tell_restrictions(&child);
         let loaded = child.ask(Task::Load(load), &[package.as_fd()], LOAD).and_then(|_| {
@@ -183,7 +183,7 @@ impl Supervisor {
             given.try_for_each(|given| child.ask(given.order(), &[given.package.as_fd()], LOAD).map(drop))
         });
         match loaded {
-            Ok(()) => Ok((child, number)),
+            Ok(()) => Ok((child, held)),
             Err(error) => {
                 child.kill();
                 Err(io::Error::other(error))

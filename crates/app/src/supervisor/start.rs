@@ -10,10 +10,11 @@ use api::admin::{GenerationSource, Refusal};
 use api::diagnostic::Diagnostic;
 use api::process::{Adopted, Load, LoadFrom, Loaded, Reply, Supervision, Task, TicketKey};
 use api::seal::Keyring;
+use base::happening::{Component, Happening, Severity, What};
 
 use super::artefacts::furnish_at_start;
 use super::child::Child;
-use super::control::not_kept;
+use super::control::{not_kept, refusal};
 use super::fleet::{Fleet, Force};
 use super::journal::Journal;
 use super::notify::Notify;
@@ -105,6 +106,7 @@ pub fn start(
     let child = furnish_at_start(&supervisor, child)?;
     supervisor.fleet().active = Some(child.clone());
     if is_adopted {
+        keep_adopted(&supervisor);
         child.tell(Task::Tickets { keys: supervisor.fleet().tickets.clone() });
         // What was changed while nobody looked.
         supervisor.reload("start", false);
@@ -113,6 +115,17 @@ pub fn start(
     }
     supervisor.fleet().tell_supervision();
     Ok(Ok((supervisor, admin)))
+}
+
+/// The supervisor before may have died between the edge's change and the disk's: without this its number would come again.
+fn keep_adopted(supervisor: &Supervisor) {
+    let fleet = supervisor.fleet();
+    let number = fleet.force.loaded.number;
+    if number > supervisor.state.highest()
+        && let Err(error) = supervisor.state.keep(number, &fleet.force.package)
+    {
+        tracing::warn!(number, %error, "what the adopted edge serves could not be kept on disk");
+    }
 }
 
 fn serve_first(supervisor: &Supervisor, child: &Child) -> anyhow::Result<()> {
@@ -130,7 +143,23 @@ fn serve_first(supervisor: &Supervisor, child: &Child) -> anyhow::Result<()> {
     if fresh && let Err(error) = supervisor.state.keep_listeners(&fleet.force.loaded.listeners) {
         tracing::warn!(%error, "the addresses listened on could not be kept");
     }
+    tell_start(supervisor, &fleet);
     Ok(())
+}
+
+/// A start is a change like any other; what was refused on the way is told after what came into force.
+fn tell_start(supervisor: &Supervisor, fleet: &Fleet) {
+    let (number, is_none) = (fleet.force.loaded.number, fleet.force.source == GenerationSource::Defaults);
+    if !is_none {
+        let message = format!("Rempart was started, generation {number} of the configuration is in force");
+        let (what, component) = (What::GenerationActivated, Component::Configuration);
+        let happening = Happening::new(now(), what, Severity::Info, component, "started", message);
+        supervisor.journal.tell(happening.with_generation(number));
+    }
+    if let Some(refused) = &fleet.refused {
+        let severity = if is_none { Severity::Critical } else { Severity::Warning };
+        supervisor.journal.tell(Happening { severity, ..refusal(&refused.diagnostics) });
+    }
 }
 
 /// The configuration, or the newest stored generation that runs, or the defaults.

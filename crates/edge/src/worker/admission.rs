@@ -106,8 +106,10 @@ impl Worker {
         asked.is_some()
     }
 
-    /// Lets connections go while the process is short of resources; called several times a second.
+    /// Lets connections go while the process is short of resources, or too many stand still; called several times a second.
     pub(super) fn relieve(&self, now: Instant) {
+        let stalled = self.seats.borrow().bound_stalled(now);
+        (0..stalled).for_each(|_| self.shard.client_cut(ClientCut::Stalled));
         let level = self.shared.metrics.pressure().level();
         if level > Level::Normal {
             let cleared = self.seats.borrow().clear(level == Level::Critical, now);

@@ -28,7 +28,9 @@ pub struct Case {
 
 /// The cases of every file in a folder, in the order of the file names.
 pub fn read(folder: &str) -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/codec/cases").join(folder);
+    // Where the folder is now: a program out of a cache may have been built elsewhere.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap();
+    let folder = Path::new(&here).join("tests/codec/cases").join(folder);
     let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut cases = Vec::new();

@@ -1,4 +1,5 @@
-//! Random sequences of good and bad packages, crashes, reversions and restarts: what is in force always passed every check.
+//! Random sequences of good, bad and forced packages, confirmations, reversions, crashes and restarts: what is in force always
+//! passed every check.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use super::tests::{key, made, settings};
 use super::*;
 use crate::store::Store;
 
-const SEQUENCES: u64 = 12;
+const SEQUENCES: u64 = 40;
 const STEPS: u32 = 60;
 
 /// What the test knows without asking the gate: how many rows each good package has.
@@ -17,6 +18,10 @@ struct World {
     random: Random,
     /// Rows of every package that was made well, by generation.
     good: BTreeMap<u64, usize>,
+    /// The same of those that only take away more than they may, which somebody may force.
+    shrunk: BTreeMap<u64, usize>,
+    /// What was taken back and must never come again.
+    gone: Vec<u64>,
     rows: usize,
     next: u64,
     activated: Vec<u64>,
@@ -32,6 +37,14 @@ impl World {
     fn start(&mut self) -> Gate {
         let feed = Feed::new(&settings(&key())).unwrap();
         let store = self.store();
+        if store.active().is_none()
+            && let Some((generation, _)) = store.candidates().first()
+        {
+            // As the supervisor does at its start.
+            store.mark_active(*generation).unwrap();
+            self.activated.push(*generation);
+            self.rows = self.good[generation];
+        }
         let in_force = store.active().and_then(|active| {
             let (generation, bytes) = store.candidates().into_iter().next()?;
             (generation == active).then(|| feed.stored(&bytes, NOW).unwrap())
@@ -50,8 +63,10 @@ impl World {
             1 => {
                 let fewer = rows - rows / 10 - 2;
                 // With nothing in force, there is nothing it takes away.
-                if self.activated.is_empty() {
+                if self.store().active().is_none() {
                     self.good.insert(generation, fewer);
+                } else {
+                    self.shrunk.insert(generation, fewer);
                 }
                 made(generation, fewer, salt)
             }
@@ -79,7 +94,11 @@ impl World {
 
     /// What the supervisor does with an offer, with a crash at any of its steps.
     fn put_in_force(&mut self, gate: &mut Gate, offer: Offer, bytes: &[u8]) -> bool {
-        assert!(!offer.forced && self.good.contains_key(&offer.generation), "{offer:?}");
+        if offer.forced {
+            let rows = self.shrunk.get(&offer.generation).expect("forced, for it takes away too much");
+            self.good.insert(offer.generation, *rows);
+        }
+        assert!(self.good.contains_key(&offer.generation), "{offer:?}");
         let newest = self.activated.iter().max().copied().unwrap_or(0);
         assert!(offer.generation > newest, "{offer:?} after {newest}");
         let store = self.store();
@@ -91,18 +110,20 @@ impl World {
             gate.offered(&[finding("taster-died", String::new())], NOW);
             return true;
         }
-        store.put(bytes, offer.generation).unwrap();
+        assert_eq!(store.given_up(offer.generation).unwrap(), None);
         if crash == 1 {
+            let file = format!("features/{:020}.package", offer.generation);
+            std::fs::write(self.folder.path().join(file), bytes).unwrap();
             return false;
         }
-        store.mark_active(offer.generation).unwrap();
+        store.put_in_force(bytes, offer.generation, offer.forced).unwrap();
         self.activated.push(offer.generation);
         self.rows = self.good[&offer.generation];
         if crash == 2 {
             return false;
         }
         gate.offered(&[], NOW);
-        if self.random.below(3) == 0 {
+        if !offer.forced && self.random.below(3) == 0 {
             store.mark_good(offer.generation).unwrap();
         }
         true
@@ -110,18 +131,38 @@ impl World {
 
     fn take_back(&mut self, gate: &mut Gate) {
         let store = self.store();
-        let Some(good) = store.good().filter(|good| Some(*good) != store.active()) else { return };
-        store.mark_active(good).unwrap();
-        self.rows = self.good[&good];
-        let (generation, bytes) = store.candidates().swap_remove(0);
-        assert_eq!(generation, good);
-        gate.changed(Some(gate.feed().stored(&bytes, NOW).unwrap()), NOW);
+        let Some(bad) = store.active() else { return };
+        let good = store.good().filter(|good| *good != bad);
+        store.take_back(bad, good, "a test").unwrap();
+        self.gone.push(bad);
+        let before = good.map(|good| {
+            self.rows = self.good[&good];
+            let (generation, bytes) = store.candidates().swap_remove(0);
+            assert_eq!(generation, good);
+            gate.feed().stored(&bytes, NOW).unwrap()
+        });
+        gate.changed(before, NOW);
+    }
+
+    /// Somebody looks at what was forced, or time passes without that.
+    fn confirm(&mut self, gate: &mut Gate) {
+        let store = self.store();
+        let Some(forced) = store.unconfirmed() else { return };
+        assert_eq!(Some(forced), store.active(), "only what is in force waits for a confirmation");
+        assert_ne!(Some(forced), store.good());
+        match self.random.below(4) {
+            0 => store.mark_confirmed(forced).unwrap(),
+            1 => self.take_back(gate),
+            _ => {}
+        }
     }
 
     fn holds(&self, highest: &mut u64) {
         let store = self.store();
         assert!(store.highest_ever() >= *highest, "{} after {highest}", store.highest_ever());
         *highest = store.highest_ever();
+        let known = store.candidates();
+        assert!(known.iter().all(|(number, _)| !self.gone.contains(number)), "{:?} came again", self.gone);
         let Some(active) = store.active() else { return };
         let (generation, bytes) = store.candidates().swap_remove(0);
         assert_eq!(generation, active);
@@ -140,12 +181,14 @@ const NOW: Timestamp = Timestamp(1_000_000_000_000);
 
 #[test]
 fn what_is_in_force_always_passed_every_check_and_numbers_never_go_back() {
-    let (mut activated, mut refused, mut frozen) = (0, 0, 0);
+    let (mut activated, mut refused, mut frozen, mut forced, mut gone) = (0, 0, 0, 0, 0);
     for seed in 0..SEQUENCES {
         let mut world = World {
             folder: tempfile::tempdir().unwrap(),
             random: Random::seeded(seed),
             good: BTreeMap::new(),
+            shrunk: BTreeMap::new(),
+            gone: Vec::new(),
             rows: 100,
             next: 0,
             activated: Vec::new(),
@@ -156,8 +199,14 @@ fn what_is_in_force_always_passed_every_check_and_numbers_never_go_back() {
         for _ in 0..STEPS {
             let bytes = world.candidate();
             let before = world.activated.len();
+            if gate.memory().frozen.is_none() && world.random.below(4) == 0 {
+                gate.take(true).unwrap();
+            }
             let lives = match gate.look(&bytes, NOW) {
-                Some(offer) => world.put_in_force(&mut gate, offer, &bytes),
+                Some(offer) => {
+                    forced += u32::from(offer.forced);
+                    world.put_in_force(&mut gate, offer, &bytes)
+                }
                 None => {
                     refused += 1;
                     true
@@ -168,6 +217,7 @@ fn what_is_in_force_always_passed_every_check_and_numbers_never_go_back() {
             if world.random.below(15) == 0 {
                 world.take_back(&mut gate);
             }
+            world.confirm(&mut gate);
             if gate.memory().frozen.is_some() {
                 frozen += 1;
                 if world.random.below(3) == 0 {
@@ -179,7 +229,9 @@ fn what_is_in_force_always_passed_every_check_and_numbers_never_go_back() {
             }
             world.holds(&mut highest);
         }
+        gone += world.gone.len();
     }
     // Otherwise nothing was seen.
-    assert!(activated > 60 && refused > 60 && frozen > 6, "{activated} {refused} {frozen}");
+    let seen = format!("{activated} {refused} {frozen} {forced} {gone}");
+    assert!(activated > 60 && refused > 60 && frozen > 6 && forced > 6 && gone > 6, "{seen}");
 }

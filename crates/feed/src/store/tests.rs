@@ -81,3 +81,54 @@ fn a_half_written_file_is_nothing() {
     store.put(&made(2), 2).unwrap();
     assert_eq!(numbers(&store), [2, 1]);
 }
+
+#[test]
+fn a_number_belongs_to_the_bytes_that_had_it_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "features").unwrap();
+    store.put(&made(1), 1).unwrap();
+    store.put(&made(1), 1).unwrap();
+    let refused = store.put(&made(2), 1).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+    assert!(store.put_in_force(&made(2), 1, false).is_err());
+    assert_eq!((store.candidates(), store.active()), (vec![(1, made(1))], None));
+    // What is damaged belongs to nobody.
+    fs::write(store.file(1), "torn").unwrap();
+    store.put(&made(1), 1).unwrap();
+    assert_eq!(numbers(&store), [1]);
+}
+
+#[test]
+fn what_was_given_up_stays_so_for_who_opens_the_store_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "features").unwrap();
+    for generation in 1..=3 {
+        store.put_in_force(&made(generation), generation, generation == 3).unwrap();
+    }
+    assert_eq!(store.unconfirmed(), Some(3));
+    store.mark_confirmed(2).unwrap();
+    assert_eq!(store.unconfirmed(), Some(3), "another one was confirmed");
+    store.mark_good(3).unwrap();
+    store.take_back(3, None, &"x".repeat(REASON + 1)).unwrap();
+    let store = Store::open(folder.path(), "features").unwrap();
+    assert_eq!(numbers(&store), [2, 1], "the newest file is not a candidate");
+    assert_eq!((store.active(), store.good(), store.unconfirmed()), (None, None, None));
+    assert_eq!(store.given_up(3).unwrap(), Some("x".repeat(REASON)));
+    assert_eq!((store.given_up(2).unwrap(), store.highest_ever()), (None, 3));
+    for generation in 100..200 {
+        store.give_up(generation, &"\"".repeat(REASON)).unwrap();
+    }
+    assert_eq!(store.given_up(135).unwrap(), None, "the oldest are forgotten");
+    assert!(store.given_up(136).unwrap().is_some(), "the marks never outgrow what is read of them");
+}
+
+#[test]
+fn a_package_whose_writer_died_before_its_mark_has_not_used_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "features").unwrap();
+    store.put_in_force(&made(1), 1, false).unwrap();
+    fs::write(store.file(2), made(2)).unwrap();
+    assert_eq!((store.highest_ever(), store.active()), (1, Some(1)));
+    store.put_in_force(&made(2), 2, false).unwrap();
+    assert_eq!((store.highest_ever(), store.active()), (2, Some(2)));
+}

@@ -14,6 +14,8 @@ use crate::desired;
 use crate::diagnostic::quote;
 use crate::generation::{HostPattern, Listener, Site};
 
+/// Sites that are asked; beyond that nobody would read the page.
+const WATCHED_SITES: usize = 1_000;
 /// Octets of a URL or a path.
 const URL_OCTETS: usize = 2_000;
 /// Characters of a title, a name of a channel and an address of mail.
@@ -62,7 +64,7 @@ impl Judge<'_> {
             title: watch.title.clone(),
             probe_seconds: if watch.probe.enabled { every } else { 0 },
             proxies: Vec::new(),
-            sites: sites.iter().map(|site| watched(site, path)).collect(),
+            sites: sites.iter().take(WATCHED_SITES).map(|site| watched(site, path)).collect(),
             channels,
             as_before: false,
         })

@@ -43,7 +43,7 @@ impl Default for Watch {
     }
 }
 
-/// How sites are asked: each at every listener, over HTTP/1.1, by the name of its first host. Three failures in a row are an
+/// How sites (the first 1,000) are asked: each at every listener, over HTTP/1.1, by the name of its first host. Three failures in a row are an
 /// incident, two answers in a row its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

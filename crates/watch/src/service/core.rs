@@ -8,7 +8,7 @@ use base::happening::{Component, Happening, Severity, What};
 use base::random::Random;
 use base::time::Timestamp;
 
-use super::{CHANNEL_FAILING, SUPERVISOR_GONE};
+use super::{CHANNEL_FAILING, PAGE_NOT_SERVED, SUPERVISOR_GONE};
 use crate::incident::{Entry, Incident, Incidents};
 use crate::journal::{Journal, Line};
 use crate::notify::{Ledger, Message, Notice, Sender, Told};
@@ -21,8 +21,6 @@ const TITLE: &str = "Rempart";
 const SUPERVISOR: &str = "supervisor";
 /// What an incident is about that concerns the page.
 const PAGE: &str = "status page";
-/// Cause of that incident.
-const NOT_SERVED: &str = "page-not-served";
 
 /// A site, and what is known of it.
 struct Site {
@@ -30,9 +28,13 @@ struct Site {
     patience: Patience,
 }
 
+/// Tells the supervisor, if there is one, what watch has found out.
+pub type Tell = Box<dyn Fn(&Happening)>;
+
 /// All of it.
 pub struct Core {
     now: fn() -> Timestamp,
+    tell: Tell,
     since: Timestamp,
     random: Random,
     settings: WatchSettings,
@@ -49,7 +51,7 @@ pub struct Core {
 
 impl Core {
     /// Reads the journal in this folder.
-    pub fn open(folder: &Path, seed: u64, now: fn() -> Timestamp) -> io::Result<Self> {
+    pub fn open(folder: &Path, seed: u64, now: fn() -> Timestamp, tell: Tell) -> io::Result<Self> {
         let (journal, found) = Journal::open(&folder.join("journal"))?;
         if found.damaged > 0 {
             tracing::warn!(lines = found.damaged, "the journal of incidents is damaged; the rest is used");
@@ -63,6 +65,7 @@ impl Core {
         }
         Ok(Self {
             now,
+            tell,
             since: now(),
             random: Random::seeded(seed),
             settings: WatchSettings::default(),
@@ -135,7 +138,7 @@ impl Core {
             (None, Some(name)) if incident.cause == CHANNEL_FAILING => {
                 !self.ledgers.iter().any(|ledger| ledger.channel == *name)
             }
-            (None, Some(_)) => incident.cause == NOT_SERVED && self.settings.listen.is_none(),
+            (None, Some(_)) => incident.cause == PAGE_NOT_SERVED && self.settings.listen.is_none(),
             (None, None) => false,
         };
         let over = |incident: &Incident| {
@@ -146,14 +149,26 @@ impl Core {
             one
         };
         let over: Vec<_> = self.incidents.open().filter(gone).map(over).collect();
-        self.happened(&over);
+        self.found(&over);
     }
 
-    /// Takes in what happened.
+    /// Takes in what happened elsewhere. What was found out here comes back that way, and is known.
     pub fn happened(&mut self, happenings: &[Happening]) {
+        let is_own = |it: &&Happening| matches!(it.what, What::ProbeFailed | What::ProbeRecovered);
+        let elsewhere = happenings.iter().filter(|it| !is_own(it));
+        let entries: Vec<_> = elsewhere.flat_map(|happening| self.incidents.happened(happening)).collect();
+        self.write(entries);
+    }
+
+    /// Takes in what was found out here, and tells it unless it has been told before.
+    fn found(&mut self, happenings: &[Happening]) {
         let mut entries = Vec::new();
         for happening in happenings {
+            let before = entries.len();
             entries.extend(self.incidents.happened(happening));
+            if entries.len() > before {
+                (self.tell)(happening);
+            }
         }
         self.write(entries);
     }
@@ -201,9 +216,9 @@ impl Core {
         if !supervised && !is_known {
             let message = "The supervisor has ended. Visitors are served as they were, but nothing can be changed and \
                 nothing that fails is replaced until Rempart is started again.";
-            self.happened(&[one(What::ProbeFailed, Severity::Warning, message)]);
+            self.found(&[one(What::ProbeFailed, Severity::Warning, message)]);
         } else if supervised && is_known {
-            self.happened(&[one(What::ProbeRecovered, Severity::Info, "There is a supervisor again.")]);
+            self.found(&[one(What::ProbeRecovered, Severity::Info, "There is a supervisor again.")]);
         }
     }
 
@@ -211,16 +226,16 @@ impl Core {
     pub fn page_served(&mut self, outcome: Result<(), String>) {
         let now = (self.now)();
         let one = |what, severity, message: String| {
-            Happening::new(now, what, severity, Component::Watch, NOT_SERVED, message).about(PAGE)
+            Happening::new(now, what, severity, Component::Watch, PAGE_NOT_SERVED, message).about(PAGE)
         };
-        let is_known = self.incidents.open().any(|incident| incident.cause == NOT_SERVED);
+        let is_known = self.incidents.open().any(|incident| incident.cause == PAGE_NOT_SERVED);
         match outcome {
             Ok(()) if is_known => {
                 let message = "The status page is served.".to_owned();
-                self.happened(&[one(What::ProbeRecovered, Severity::Info, message)]);
+                self.found(&[one(What::ProbeRecovered, Severity::Info, message)]);
             }
             Ok(()) => {}
-            Err(message) => self.happened(&[one(What::ProbeFailed, Severity::Warning, message)]),
+            Err(message) => self.found(&[one(What::ProbeFailed, Severity::Warning, message)]),
         }
     }
 
@@ -231,7 +246,7 @@ impl Core {
         let told = site.patience.judge(name, &outcome, now);
         site.view.asked = Some((now, outcome.text));
         let unsettled = site.patience.is_unsettled();
-        self.happened(&told);
+        self.found(&told);
         unsettled
     }
 
@@ -277,11 +292,11 @@ impl Core {
         let is_known = || self.incidents.open().any(|it| is_failing_of(it, channel));
         match message {
             Some(error) if is_failing && !was_failing => {
-                self.happened(&[one(What::ProbeFailed, Severity::Warning, error)]);
+                self.found(&[one(What::ProbeFailed, Severity::Warning, error)]);
             }
             None if is_known() => {
                 let message = "Messages are taken again.".to_owned();
-                self.happened(&[one(What::ProbeRecovered, Severity::Info, message)]);
+                self.found(&[one(What::ProbeRecovered, Severity::Info, message)]);
             }
             _ => {}
         }

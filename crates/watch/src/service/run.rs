@@ -16,7 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::core::Core;
+use super::core::{Core, Tell};
 use super::place::Place;
 use super::questions::{Answer, MAX_QUESTION, Question, Tested};
 use super::web;
@@ -60,15 +60,17 @@ pub struct Start<'a> {
     pub now: fn() -> Timestamp,
     /// Without a supervisor for so long, it is gone; usually `GRACE`.
     pub grace: Duration,
+    /// Tells the supervisor, if there is one, what was found out here.
+    pub tell: Tell,
 }
 
 /// Serves until it is told to end, another watch takes over, or its folder is gone.
-pub fn run(start: &Start<'_>, commands: mpsc::Receiver<Command>) -> io::Result<()> {
+pub fn run(start: Start<'_>, commands: mpsc::Receiver<Command>) -> io::Result<()> {
     let (place, questions) = Place::take(start.folder)?;
     // Held until the very end: whoever takes over wants the page's address too.
     let place = Rc::new(place);
     questions.set_nonblocking(true)?;
-    let core = Core::open(place.folder(), start.seed, start.now)?;
+    let core = Core::open(place.folder(), start.seed, start.now, start.tell)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     let done = local.block_on(&runtime, async {

@@ -22,16 +22,23 @@ fn now() -> Timestamp {
 /// A watch in a thread.
 struct Running {
     commands: mpsc::Sender<Command>,
+    /// What it told the supervisor.
+    finds: blocking::Receiver<Happening>,
     thread: JoinHandle<std::io::Result<()>>,
 }
 
 fn begin(folder: &Path) -> Running {
     let (commands, received) = mpsc::channel(16);
+    let (found, finds) = blocking::channel();
     let folder = folder.to_owned();
     let thread = std::thread::spawn(move || {
-        run(&Start { folder: &folder, seed: 7, now, grace: Duration::ZERO }, received)
+        let tell = Box::new(move |happening: &Happening| {
+            // Nobody may be listening.
+            drop(found.send(happening.clone()));
+        });
+        run(Start { folder: &folder, seed: 7, now, grace: Duration::ZERO, tell }, received)
     });
-    Running { commands, thread }
+    Running { commands, finds, thread }
 }
 
 impl Running {
@@ -232,6 +239,9 @@ fn with_what_lies_in_its_folder_it_serves_though_nobody_tells_it_anything() {
     watch.end();
     let again = begin(folder.path());
     assert_eq!(summary(listen)["page"]["name"], "Kept");
+    // With compiled-in defaults in force it stays as it was.
+    again.set(&WatchSettings { as_before: true, ..WatchSettings::default() });
+    assert_eq!(summary(listen)["page"]["name"], "Kept");
     again.end();
 }
 
@@ -256,7 +266,16 @@ fn a_site_that_does_not_answer_is_an_incident_until_nobody_asks_any_more() {
     watch.set(&settings);
     let first = told.recv().unwrap();
     assert_eq!(first["name"], "[Rempart] Outage: shop: Rempart does not answer");
+    // The supervisor was told once, and tells everybody, this one too: that is nothing new.
+    let found = watch.finds.recv().unwrap();
+    assert_eq!((found.what, found.site.as_deref()), (What::ProbeFailed, Some("shop")));
+    let count = || incidents(folder.path(), false).1[0].count;
+    let before = count();
+    watch.commands.blocking_send(Command::Happened(vec![found; 1_000])).ok().unwrap();
+    watch.set(&settings);
+    assert!(count() < before + 1_000);
     watch.set(&WatchSettings { sites: Vec::new(), ..settings });
     assert_eq!(told.recv().unwrap()["name"], "[Rempart] Over: shop: Rempart does not answer");
+    assert_eq!(watch.finds.recv().unwrap().what, What::ProbeRecovered);
     watch.end();
 }

@@ -300,9 +300,11 @@ impl Play {
             if said { "told" } else { "not told" },
             said,
         );
-        let generation = held.map_or(0, |(generation, _)| generation);
-        let words = ["features: ", &format!("frozen at generation {generation}")];
-        self.comms.on_page(stage, "frozen-on-page", &Known { words: &words, works: &GREEN, since });
+        // What is not frozen is nothing to wait for.
+        if let Some((generation, _)) = held.filter(|_| frozen) {
+            let words = ["features: ", &format!("frozen at generation {generation}")];
+            self.comms.on_page(stage, "frozen-on-page", &Known { words: &words, works: &GREEN, since });
+        }
         self.thaw(stage)
     }
 

@@ -74,7 +74,10 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     let since = stage.clock.now();
     let struck = strike(stage, &scores, &more)?;
     let known = Known { words: &["trial (shop)", "passed over, panicked"], works: &["delivery"], since };
-    comms.on_page(stage, "on-page", &known);
+    // What is not passed over is nothing to wait for.
+    if stage.cluster.status().is_some_and(|status| !status.modules.breakers.is_empty()) {
+        comms.on_page(stage, "on-page", &known);
+    }
     let after = busy(stage, edge);
     cheap(stage, &before, &after);
     unknown(stage, struck);

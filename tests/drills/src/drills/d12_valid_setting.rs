@@ -50,12 +50,17 @@ fn play(stage: &mut Stage) -> Result<(), DrillError> {
     let outcome = stage.cluster.configure(&with_setting(&good))?;
     let (taken, number) = (outcome.active && outcome.changed, outcome.number);
     stage.expect("taken", "No check can see it: premise of what follows", "taken", codes(&outcome), taken);
-    goes_back(stage, before.number, number);
+    let back = goes_back(stage, before.number, number);
     let known = Known { words: &["trial (shop)", "taken back"], works: &["delivery", "site-news"], since };
-    comms.on_page(stage, "on-page", &known);
-    comms.told(stage, "told", &known);
+    // What has not gone back is nothing to wait for.
+    if back {
+        comms.on_page(stage, "on-page", &known);
+        comms.told(stage, "told", &known);
+    }
     quarantined(stage, &comms)?;
-    comms.on_page(stage, "still-on-page", &Known { since: stage.clock.now(), ..known });
+    if back {
+        comms.on_page(stage, "still-on-page", &Known { since: stage.clock.now(), ..known });
+    }
     taken_away(stage, &good)?;
     stage.pass(QUIET);
     stage.end_traffic();
@@ -72,7 +77,8 @@ fn reverted(stage: &Stage) -> ModuleStatus {
     stage.cluster.status().map(|status| status.modules).unwrap_or_default()
 }
 
-fn goes_back(stage: &mut Stage, before: u64, number: u64) {
+/// Whether the site went back.
+fn goes_back(stage: &mut Stage, before: u64, number: u64) -> bool {
     let seen = stage.clock.now();
     let is_back = || reverted(stage).reverted.iter().any(|site| site.site == SITE);
     wait_for(HOPELESS, is_back);
@@ -112,6 +118,7 @@ fn goes_back(stage: &mut Stage, before: u64, number: u64) {
     let measured = first.map_or_else(|| "nothing was told".to_owned(), |one| one.message);
     stage.expect("author", "The setting is named, with its author and time", "all three", measured, right);
     stage.within("named", "That is known", NAMED, is_told.then_some(named));
+    is_told
 }
 
 /// Somebody else changes something else: the setting stays out.

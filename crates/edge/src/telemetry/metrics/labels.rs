@@ -137,6 +137,8 @@ label_values! {
         Idle = "idle",
         /// It had not sent a whole request, and another connection needed the room.
         Unused = "unused",
+        /// It did not read its response, nor did many others.
+        Stalled = "stalled",
         /// The process was short of memory or descriptors.
         Pressure = "pressure",
     }
