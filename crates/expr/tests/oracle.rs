@@ -9,12 +9,12 @@ use wirefilter::{ExecutionContext, Scheme, Type};
 
 const ROUNDS: u64 = 5_000;
 
-fn values<'s>(scheme: &'s Scheme, request: &Request) -> ExecutionContext<'s> {
+fn values<'s>(scheme: &'s Scheme, request: &'s Request) -> ExecutionContext<'s> {
     let mut context = ExecutionContext::new(scheme);
     for (field, fact) in &request.facts {
         let name = field.field().name;
         let set = match fact {
-            Fact::Bytes(bytes) => context.set_field_value(name, bytes.clone()),
+            Fact::Bytes(bytes) => context.set_field_value(name, bytes.as_slice()),
             Fact::Ip(address) => context.set_field_value(name, *address),
             Fact::Int(value) => context.set_field_value(name, i32::try_from(*value).unwrap()),
             _ => continue,
