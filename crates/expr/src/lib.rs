@@ -13,6 +13,8 @@ mod parse;
 mod pattern;
 mod phase;
 mod plan;
+mod reads;
+mod set;
 mod truth;
 mod types;
 mod value;
@@ -24,6 +26,8 @@ pub use explain::Explained;
 pub use fields::FieldId;
 pub use parse::NESTING_MOST;
 pub use phase::Phase;
+pub use reads::Reads;
+pub use set::{Memory, RuleSet};
 pub use truth::{Steps, Truth};
 pub use types::Type;
 pub use value::{Array, Fetched, Items, Map, Pairs, Value};
@@ -108,6 +112,11 @@ impl Filter {
         explain::explain(&self.source, &self.plan, context)
     }
 
+    /// Which fields, lists and functions it has, so that the host knows what must be there before it is evaluated.
+    pub fn reads(&self) -> Reads {
+        reads::of_truth(&self.plan)
+    }
+
     /// The text it was made from.
     pub fn source(&self) -> &str {
         &self.source
@@ -135,6 +144,11 @@ impl ValueExpression {
     /// The string it makes; a `Value` in the result is always `Bytes`.
     pub fn evaluate<'e>(&'e self, context: &'e dyn Context, steps: &mut Steps) -> Fetched<'e> {
         eval::Machine { context, steps }.value(&self.plan)
+    }
+
+    /// Which fields, lists and functions it has.
+    pub fn reads(&self) -> Reads {
+        reads::of_value(&self.plan)
     }
 
     /// The text it was made from.
