@@ -123,3 +123,44 @@ impl Ranges {
 fn after((family, value): Key) -> Option<Key> {
     value.checked_add(1).map(|next| (family, next))
 }
+
+#[cfg(test)]
+mod tests {
+    use base::random::Random;
+
+    use super::{Posting, Ranges, number};
+
+    #[test]
+    fn a_value_meets_the_ranges_it_lies_in() {
+        let mut random = Random::seeded(11);
+        for round in 0..300 {
+            let count = 1 + random.below(if round % 10 == 0 { 200 } else { 8 });
+            let ranges: Vec<(i64, i64)> = (0..count)
+                .map(|_| {
+                    let first = i64::from(random.below(60)) - 30;
+                    (first, if random.below(20) == 0 { i64::MAX } else { first + i64::from(random.below(9)) })
+                })
+                .collect();
+            let bits = ranges.iter().zip(0..).map(|((first, last), bit)| (number(*first), number(*last), bit));
+            let (table, wide) = Ranges::new(bits.collect(), 4);
+            for value in (-45..45).chain([i64::MIN, i64::MAX]) {
+                let mut found = [0; 4];
+                table.mark(number(value), &mut found);
+                for (bit, (first, last)) in (0..).zip(&ranges) {
+                    let met = found[bit as usize / 64] >> (bit % 64) & 1 == 1;
+                    assert_eq!(met, (first..=last).contains(&&value) && !wide.contains(&bit), "{value} in {first}..{last}");
+                }
+            }
+            assert!(count > 20 || wide.is_empty(), "{ranges:?}");
+        }
+    }
+
+    #[test]
+    fn many_bits_take_no_more_than_their_words() {
+        let (few, many) = (Posting::new(vec![3, 700], 100), Posting::new((0..3_000).collect(), 100));
+        assert!(matches!(few, Posting::Few(_)) && matches!(many, Posting::Many(_)));
+        let mut bits = vec![0; 100];
+        many.mark(&mut bits);
+        assert_eq!(bits.iter().map(|word: &u64| word.count_ones()).sum::<u32>(), 3_000);
+    }
+}
