@@ -157,6 +157,12 @@ impl ValueExpression {
     }
 }
 
+/// The same expression written in the one way everything has: operators by their words, parentheses only where they are
+/// needed, bytes that are not printable as `\xHH`. Names and types are not checked.
+pub fn canonical(source: &str) -> Result<String, ExpressionError> {
+    parse::parse(source).map(|tree| tree.to_string()).map_err(|fault| fault.locate(source))
+}
+
 fn within_length(source: &str, options: &Options<'_>) -> Result<(), error::Fault> {
     if source.len() <= options.source_most {
         return Ok(());
