@@ -27,7 +27,7 @@ use crate::pace::PaceLimit;
 use crate::pages;
 use crate::pressure::Level;
 use crate::rules::act::{self, Decisions, End};
-use crate::rules::facts::{Facts, Surroundings};
+use crate::rules::facts::{Facts, Link, Surroundings};
 use crate::rules::respond;
 use crate::telemetry::metrics::ClientCut;
 use crate::trace;
@@ -122,8 +122,7 @@ impl<'a> Call<'a> {
         Facts::new(
             head,
             Surroundings {
-                connection,
-                worker,
+                link: Link::Live(connection, worker),
                 client,
                 scheme: approach.scheme,
                 site,

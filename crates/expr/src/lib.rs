@@ -8,6 +8,7 @@ mod explain;
 pub mod fields;
 mod functions;
 mod lex;
+pub mod lists;
 mod literal;
 mod parse;
 mod pattern;

@@ -130,7 +130,7 @@ impl Parser<'_> {
             })?;
             self.cursor.skip_space();
             self.expect(")")?;
-            return Ok(inner);
+            return Ok(Node { span: self.cursor.from(start), ..inner });
         }
         self.comparison()
     }

@@ -14,7 +14,7 @@ fn values<'s>(scheme: &'s Scheme, request: &'s Request) -> ExecutionContext<'s> 
     for (field, fact) in &request.facts {
         let name = field.field().name;
         let set = match fact {
-            Fact::Bytes(bytes) => context.set_field_value(name, bytes.as_slice()),
+            Fact::Bytes(bytes) => context.set_field_value(name, &bytes[..]),
             Fact::Ip(address) => context.set_field_value(name, *address),
             Fact::Int(value) => context.set_field_value(name, i32::try_from(*value).unwrap()),
             _ => continue,

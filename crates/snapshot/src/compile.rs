@@ -7,6 +7,7 @@ mod defaults;
 mod feed;
 mod host;
 mod listen;
+mod lists;
 mod origin;
 mod policy;
 mod rules;
@@ -28,6 +29,7 @@ use base::time::Timestamp;
 use ipnet::IpNet;
 
 pub(crate) use self::certificate::issued_end;
+pub(crate) use self::lists::{as_number, host_name};
 use crate::check;
 use crate::desired::{self, Desired};
 use crate::diagnostic::{about_file, quote};
@@ -220,7 +222,8 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
     let listeners = judge.listeners(&desired.listen, &desired.trust);
     let metrics = judge.metrics(&desired.metrics, &listeners);
     let mut hosts = HostTable::default();
-    let (sites, acme) = judge.sites(desired, &listeners, &mut hosts);
+    let (lists, known) = judge.lists(desired);
+    let (sites, acme) = judge.sites(desired, &listeners, &mut hosts, known);
     Snapshot {
         id: identity(input, desired, &sites),
         metrics,
@@ -230,6 +233,7 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
         access_log: judge.access_log(&desired.log.access),
         analytics: judge.analytics(&desired.analytics),
         watch: judge.watch(&desired.watch, &listeners, metrics, &sites),
+        lists,
         feeds: judge.feeds(&desired.feeds),
         drain: judge.drain(&desired.drain),
         listeners,

@@ -2,6 +2,7 @@
 //! their `Default`s are the only place where a default value is written down.
 
 mod feed;
+pub mod lists;
 pub mod rules;
 mod tls;
 mod watch;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::{ByteSize, OptionalSize, Period};
 
 pub use self::feed::Feed;
+pub use self::lists::List;
 pub use self::rules::{Rule, Ruleset};
 pub use self::tls::{Acme, AcmeAuthority, AcmeChallenge, Hsts, SiteClient, SiteTls, TlsPolicy};
 pub use self::watch::{Notify, Probe, Secret, Smtp, SmtpSecurity, Watch};
@@ -55,6 +57,9 @@ pub struct Desired {
     /// Data files that are kept up to date while Rempart runs.
     #[schemars(length(max = 100))]
     pub feeds: Vec<Feed>,
+    /// Lists that rules use.
+    #[schemars(length(max = 1_000))]
+    pub lists: Vec<List>,
     /// Rules for all sites; they come before those of a site.
     #[schemars(length(max = 20_000))]
     pub rules: Vec<Rule>,
@@ -85,6 +90,7 @@ impl Default for Desired {
             analytics: Analytics::default(),
             watch: Watch::default(),
             feeds: Vec::new(),
+            lists: Vec::new(),
             rules: Vec::new(),
             rules_files: Vec::new(),
             rulesets: Vec::new(),

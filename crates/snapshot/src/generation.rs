@@ -10,6 +10,7 @@ use api::roles::{FeedSettings, WatchSettings};
 use base::address::PrefixSet;
 use base::id::ContentHash;
 
+use crate::lists::Lists;
 use crate::rules::SiteRules;
 
 /// Everything a running edge needs to know, checked. Shared as `Arc<Snapshot>`; a request keeps the one it began with.
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub analytics: Option<Analytics>,
     /// What is watched and who is told; `None` is nothing. Without addresses of listeners; paths are as written.
     pub watch: Option<WatchSettings>,
+    /// Lists that rules use, those of data files aside.
+    pub lists: Lists,
     /// Data files to keep up to date, by names that differ. Paths are as written: relative to the configuration.
     pub feeds: Vec<FeedSettings>,
     /// How long ending connections may take.

@@ -6,6 +6,7 @@ pub mod desired;
 pub mod diagnostic;
 pub mod generation;
 pub mod kind;
+pub mod lists;
 pub mod outline;
 pub mod package;
 pub mod policy;

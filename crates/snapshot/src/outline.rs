@@ -103,6 +103,9 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.add("drain.tunnels", period(snapshot.drain.tunnels));
     lines.analytics(snapshot.analytics);
     lines.watch(snapshot.watch.as_ref());
+    for (name, list, digest) in snapshot.lists.iter() {
+        lines.add(&format!("lists[{}]", text(name)), format!("{} entries, {}", list.len(), hash(digest)));
+    }
     snapshot.feeds.iter().for_each(|feed| lines.feed(feed));
     lines.add("standby", snapshot.standby);
     lines.add("bake", period(snapshot.bake));

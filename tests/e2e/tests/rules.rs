@@ -9,6 +9,8 @@ use harness::origin::{Origin, Reply, Seen};
 use harness::rempart::{Place, Rempart, faulty};
 use serde_json::Value;
 
+use crate::feeds::{key, packed_as, put};
+
 const BEGIN: &str = "bake = \"1s\"\n[metrics]\nlisten = \"127.0.0.1:0\"";
 
 /// An origin that answers with the status in `?status=`, and with fields a site may want gone.
@@ -278,6 +280,46 @@ fn one_bad_rule_of_a_thousand_is_named_and_changes_nothing() {
         assert!(said.contains(part), "{part} in:\n{said}");
     }
     assert!(blocked(0) && blocked(500) && blocked(999), "what was in force still is");
+}
+
+#[test]
+fn lists_are_looked_up_where_they_are_and_are_unknown_where_they_are_not() {
+    let origin = origin();
+    let lists = "[[lists]]\nname = \"own_hosts\"\nkind = \"hostname\"\nitems = [\"*.test\"]\n[[lists]]\nname = \"moved\"\nkind = \"redirect\"\nredirects = [{ source_url = \"shop.test/old\", target_url = \"https://new.test/\", status_code = 308, subpath_matching = true, preserve_query_string = true }]";
+    let place = Place::new();
+    std::fs::create_dir_all(place.path("packages")).unwrap();
+    let feed = format!(
+        "[[feeds]]\nname = \"bad-visitors\"\nkind = \"ip-list\"\nsource = \"{}/\"\nevery = \"1s\"\nkeys = [\"{}\"]",
+        place.path("packages").display(),
+        key().public()
+    );
+    let rules = [
+        rule("bad", FIREWALL, "ip.src in $bad_visitors and http.host in $own_hosts", "\"block\""),
+        rule("not-good", FIREWALL, "not ip.src in $bad_visitors and http.request.uri.path eq \"/only-bad\"", "\"block\""),
+        rule("moved", "http_request_redirect", "true", "\"redirect\"\naction_parameters.from_list = { name = \"moved\" }"),
+    ];
+    let config = Config::empty().raw("standby = false").raw(BEGIN).raw("[log.access]\nto = \"off\"").raw(&feed).raw(lists).listeners();
+    let config = config.site("shop", &["shop.test"]).origin(origin.url()).raw(&rules.concat());
+    place.write("rempart.toml", config.text());
+    let rempart = place.run();
+    let status = |target: &str| get(&rempart, target, "").status;
+
+    let moved = get(&rempart, "/old/page?a=1", "");
+    assert_eq!((moved.status, moved.head.text("location").as_deref()), (308, Some("https://new.test/page?a=1")));
+    assert_eq!([status("/"), status("/only-bad")], [200, 200], "a list that is not there says neither yes nor no");
+
+    let others: String = (0..50).map(|number| format!("192.0.2.{number}\n")).collect();
+    for (generation, first, expected) in
+        [(1, "198.51.100.1", [200, 403]), (2, "127.0.0.0/8", [403, 403]), (3, "198.51.100.2", [200, 403])]
+    {
+        let text = format!("{first}\n{others}");
+        put(&place, generation, &packed_as("bad-visitors", "ip-list", &text, generation, &key(), None));
+        let begun = Instant::now();
+        while [status("/"), status("/only-bad")] != expected {
+            assert!(begun.elapsed() < PATIENCE, "generation {generation}: {}", rempart.log().text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 fn access_log(rempart: &Rempart) -> String {

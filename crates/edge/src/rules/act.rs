@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::module::OverBudget;
 use bytes::Bytes;
-use expr::{Context, Fetched, Phase, Steps, Value};
+use expr::{Context, Fetched, Phase, Steps, Value, ValueExpression};
 use smallvec::SmallVec;
 use snapshot::desired::rules::CacheSettings;
 use snapshot::rules::{
@@ -96,9 +96,7 @@ pub fn decide<'s>(
             Action::Block(answer) => effects.end = Some(End::Block(answer.clone())),
             Action::Challenge(_) => effects.end = Some(End::Challenge),
             Action::Redirect(redirect) => effects.end = to(redirect, facts, context),
-            Action::RedirectFromList { list, key } => {
-                let _looked_up_by_lists = (list, key);
-            }
+            Action::RedirectFromList { list, key } => effects.end = from_list(list, key, facts, context),
             Action::RewriteUri { path, query } => {
                 let made = path.as_ref().and_then(|path| make(path, context));
                 effects.path = made.map(|path| url_part(&path, b"?#", true)).or(effects.path.take());
@@ -230,6 +228,15 @@ fn to(redirect: &Redirect, facts: &Facts<'_>, context: &dyn Context) -> Option<E
         location.extend_from_slice(query.as_bytes());
     }
     Some(End::Redirect { location, status: redirect.status })
+}
+
+/// Where the list sends this request, if it has it. Without the list nobody knows, and the request goes on.
+fn from_list(list: &str, key: &ValueExpression, facts: &Facts<'_>, context: &dyn Context) -> Option<End> {
+    let Fetched::Value(Value::Bytes(uri)) = key.evaluate(context, &mut Steps::new(STEPS_PER_RULE)) else {
+        return None;
+    };
+    let (location, status) = facts.lists().redirects(list)?.find(std::str::from_utf8(&uri).ok()?)?;
+    Some(End::Redirect { location: location.into_bytes(), status })
 }
 
 /// Bytes as they may stand in a URL (RFC 3986 section 2.1): all but visible ASCII, and what would mean something else here, is

@@ -10,9 +10,10 @@ mod response;
 mod table;
 
 use std::cell::OnceCell;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use base::event::Ja4;
 use base::id::RequestId;
 use base::time::Timestamp;
 use expr::{Context, Fetched, FieldId, List, Value};
@@ -26,15 +27,14 @@ use crate::h1::syntax;
 use crate::lists::{Lists, Place};
 use crate::message::{HeaderList, RequestHead};
 use crate::modules::RequestView;
+use crate::tls::{ClientHello, TlsFacts};
 use crate::worker::Worker;
 
 /// Where a request came from and to.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'r> {
-    /// The connection it came on.
-    pub connection: &'r Connection,
-    /// The thread that serves it.
-    pub worker: &'r Worker,
+    /// What it came on.
+    pub link: Link<'r>,
     /// Who asks.
     pub client: &'r Client,
     /// How the visitor came.
@@ -49,6 +49,60 @@ pub struct Surroundings<'r> {
     pub id: Option<RequestId>,
     /// The same moment, by a clock that does not jump.
     pub started: Instant,
+}
+
+/// What a request came on.
+#[derive(Clone, Copy)]
+pub enum Link<'r> {
+    /// A connection, on a thread that serves.
+    Live(&'r Connection, &'r Worker),
+    /// None: somebody wants to know what would become of such a request. Where it would have come in is this.
+    Imagined(SocketAddr),
+}
+
+impl<'r> Link<'r> {
+    /// What the handshake settled; `None` on a plain connection.
+    pub fn tls(self) -> Option<&'r TlsFacts> {
+        match self {
+            Self::Live(connection, _) => connection.tls.as_ref(),
+            Self::Imagined(_) => None,
+        }
+    }
+
+    /// The ClientHello, where it was kept.
+    pub fn hello(self) -> Option<&'r ClientHello> {
+        match self {
+            Self::Live(connection, _) => connection.hello.as_ref(),
+            Self::Imagined(_) => None,
+        }
+    }
+
+    /// Its fingerprint.
+    pub fn ja4(self) -> Option<&'r Ja4> {
+        match self {
+            Self::Live(connection, _) => connection.ja4_ref(),
+            Self::Imagined(_) => None,
+        }
+    }
+
+    /// This end of it.
+    pub fn local(self) -> SocketAddr {
+        match self {
+            Self::Live(connection, _) => connection.local,
+            Self::Imagined(local) => local,
+        }
+    }
+
+    fn random(self) -> Option<[u64; 2]> {
+        match self {
+            Self::Live(_, worker) => Some(worker.with_random(|random| [random.next_u64(), random.next_u64()])),
+            Self::Imagined(_) => None,
+        }
+    }
+
+    fn is_golden(self) -> bool {
+        matches!(self, Self::Live(connection, _) if connection.listener.rehearsal.is_some())
+    }
 }
 
 /// A request as rules see it, and as rules have changed it so far.
@@ -111,8 +165,8 @@ impl<'r> Facts<'r> {
 
     /// What modules see of it.
     pub fn view(&self) -> RequestView<'_> {
-        let Surroundings { connection, client, scheme, site, generation, started, .. } = self.surroundings;
-        let golden = connection.listener.rehearsal.is_some();
+        let Surroundings { link, client, scheme, site, generation, started, .. } = self.surroundings;
+        let golden = link.is_golden();
         RequestView { head: &self.head, client, scheme, site, generation, golden, started }
     }
 

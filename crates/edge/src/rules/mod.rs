@@ -5,5 +5,6 @@
 
 pub mod act;
 pub mod facts;
+pub mod imagine;
 pub mod respond;
 pub mod walk;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use expr::{ExpressionError, Filter, Options, Phase, SOURCE_MOST, Type, ValueExpression};
 
 use super::Judge;
+use super::lists::Known;
 use crate::desired::rules::{ActionName, OnUnknown, Rule as Written, RuleMode, RulePhase};
 use crate::desired::{self, Desired};
 use crate::diagnostic::quote;
@@ -53,16 +54,11 @@ struct Compiled {
 }
 
 impl Judge<'_> {
-    /// What is the same for all sites. `lists` and `redirects` are those that exist.
-    pub(super) fn rule_book(
-        &mut self,
-        desired: &Desired,
-        lists: Vec<(String, Type)>,
-        redirects: Vec<String>,
-    ) -> RuleBook {
+    /// What is the same for all sites.
+    pub(super) fn rule_book(&mut self, desired: &Desired, known: Known) -> RuleBook {
         let mut book = RuleBook {
-            lists,
-            redirects,
+            lists: known.lists,
+            redirects: known.redirects,
             rulesets: BTreeMap::new(),
             account: Vec::new(),
             ids: HashMap::new(),
@@ -104,7 +100,9 @@ impl Judge<'_> {
             for (of, rule) in book.account.iter().chain(&own) {
                 if of == phase {
                     digest.update(&rule.digest);
-                    rule.rule.write_executed(&mut |bytes| drop(digest.update(bytes)));
+                    rule.rule.write_executed(&mut |bytes| {
+                        digest.update(bytes);
+                    });
                 }
             }
             let digest = *digest.finalize().as_bytes();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Judge;
 use super::acme::{AcmePlan, SiteHosts};
 use super::host::{self, Host};
+use super::lists::Known;
 use super::tls::Entrances;
 use crate::desired::{self, Desired};
 use crate::diagnostic::quote;
@@ -23,6 +24,7 @@ impl Judge<'_> {
         desired: &Desired,
         listeners: &[Listener],
         table: &mut HostTable,
+        known: Known,
     ) -> (Vec<Arc<Site>>, Option<Acme>) {
         let sites = &desired.site;
         if sites.is_empty() {
@@ -42,7 +44,7 @@ impl Judge<'_> {
         let AcmePlan { settings, sites: wanted } = self.acme(desired, &hosts, listeners);
         let entrances = Entrances::new(listeners, &desired.trust);
         let mut names: HashMap<String, String> = HashMap::new();
-        let mut book = self.rule_book(desired, Vec::new(), Vec::new());
+        let mut book = self.rule_book(desired, known);
         let mut out = Vec::new();
         // Origins are judged after all hosts are known: an origin may be one of them.
         for (((index, site), hosts), wanted) in sites.iter().enumerate().zip(patterns).zip(wanted) {

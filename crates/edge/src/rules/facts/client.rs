@@ -48,8 +48,8 @@ impl Facts<'_> {
     }
 
     pub(super) fn seed(&self) -> Fetched<'_> {
+        let Some(random) = self.surroundings.link.random() else { return Fetched::Unknown };
         let seed = self.client().texts().seed.get_or_init(|| {
-            let random = self.surroundings.worker.with_random(|random| [random.next_u64(), random.next_u64()]);
             let mut seed = [0; 16];
             seed.iter_mut().zip(random.into_iter().flat_map(u64::to_be_bytes)).for_each(|(to, from)| *to = from);
             seed
@@ -74,7 +74,7 @@ impl Facts<'_> {
 
     /// `TLSv1.3`; empty without TLS.
     pub(super) fn tls_version(&self) -> Fetched<'_> {
-        let version = self.surroundings.connection.tls.as_ref().map(|tls| tls.version);
+        let version = self.surroundings.link.tls().map(|tls| tls.version);
         text(match version {
             Some(Version::Tls12) => b"TLSv1.2",
             Some(Version::Tls13) => b"TLSv1.3",
@@ -84,16 +84,16 @@ impl Facts<'_> {
 
     /// The name OpenSSL uses for suites of TLS 1.3 and IANA for all; empty without TLS.
     pub(super) fn tls_cipher(&self) -> Fetched<'_> {
-        text(self.surroundings.connection.tls.as_ref().map_or("", |tls| tls.cipher).as_bytes())
+        text(self.surroundings.link.tls().map_or("", |tls| tls.cipher).as_bytes())
     }
 
     /// What is computed of the ClientHello. Without TLS there is none; one that cannot be read is Unknown.
     fn hello<'f>(&'f self, read: impl FnOnce(&'f HelloHashes) -> Fetched<'f>, none: Fetched<'f>) -> Fetched<'f> {
-        let connection = self.surroundings.connection;
-        if connection.tls.is_none() {
+        let link = self.surroundings.link;
+        if link.tls().is_none() {
             return none;
         }
-        let hashes = self.client().hello.get_or_init(|| connection.hello.as_ref().and_then(hello_hashes).map(Box::new));
+        let hashes = self.client().hello.get_or_init(|| link.hello().and_then(hello_hashes).map(Box::new));
         hashes.as_deref().map_or(Fetched::Unknown, read)
     }
 
@@ -102,16 +102,16 @@ impl Facts<'_> {
     }
 
     pub(super) fn hello_length(&self) -> Fetched<'_> {
-        let Some(hello) = &self.surroundings.connection.hello else {
-            let plain = self.surroundings.connection.tls.is_none();
+        let Some(hello) = self.surroundings.link.hello() else {
+            let plain = self.surroundings.link.tls().is_none();
             return if plain { Fetched::Value(Value::Int(0)) } else { Fetched::Unknown };
         };
         i64::try_from(hello.raw.len()).map_or(Fetched::Unknown, |length| Fetched::Value(Value::Int(length)))
     }
 
     pub(super) fn hello_random(&self) -> Fetched<'_> {
-        let Some(hello) = &self.surroundings.connection.hello else {
-            let plain = self.surroundings.connection.tls.is_none();
+        let Some(hello) = self.surroundings.link.hello() else {
+            let plain = self.surroundings.link.tls().is_none();
             return if plain { text(b"") } else { Fetched::Unknown };
         };
         let Some(view) = hello.view() else { return Fetched::Unknown };
@@ -120,17 +120,17 @@ impl Facts<'_> {
     }
 
     pub(super) fn ja4(&self) -> Fetched<'_> {
-        let connection = self.surroundings.connection;
-        if connection.tls.is_none() {
+        let link = self.surroundings.link;
+        if link.tls().is_none() {
             return text(b"");
         }
-        connection.ja4_ref().map_or(Fetched::Unknown, |ja4| text(ja4.as_str().as_bytes()))
+        link.ja4().map_or(Fetched::Unknown, |ja4| text(ja4.as_str().as_bytes()))
     }
 
     /// The visitor's certificate, if this site asks for one and its own authorities have signed it.
     pub(super) fn certificate(&self) -> Option<&ClientCertificate> {
         let wanted = self.surroundings.site.site.tls.client.as_ref()?;
-        let tls = self.surroundings.connection.tls.as_ref()?;
+        let tls = self.surroundings.link.tls()?;
         tls.certificate_for(wanted).map(|certificate| &**certificate)
     }
 

@@ -102,9 +102,9 @@ fn connection(name: &str) -> Option<Read> {
     Some(match name {
         "ip.src" => |facts| Fetched::Value(Value::Ip(facts.address())),
         "ssl" => |facts| bool(facts.surroundings.scheme == Scheme::Https),
-        "tcp.dstport" | "cf.edge.server_port" => |facts| int(facts.surroundings.connection.local.port()),
+        "tcp.dstport" | "cf.edge.server_port" => |facts| int(facts.surroundings.link.local().port()),
         "cf.edge.server_ip" => {
-            |facts| Fetched::Value(Value::Ip(base::address::canonical(facts.surroundings.connection.local.ip())))
+            |facts| Fetched::Value(Value::Ip(base::address::canonical(facts.surroundings.link.local().ip())))
         }
         "cf.edge.client_tcp" => |_| bool(true),
         // There is no QUIC, and no score any more.
