@@ -13,8 +13,9 @@ use crate::{Options, fields, literal};
 
 /// Largest compiled regex, in bytes.
 const REGEX_MOST: usize = 1 << 20;
-/// Most memory the lazy automaton of one regex takes, in bytes.
-const REGEX_CACHE_MOST: usize = 2 << 20;
+/// Most memory the lazy automaton of one regex takes for each thread that uses it at a time, in bytes. Visitors choose
+/// what it is filled with; a full one is emptied and built anew.
+pub(crate) const REGEX_CACHE_MOST: usize = 256 << 10;
 
 /// What a part of an expression turned out to be.
 pub(crate) enum Checked {

@@ -1,5 +1,5 @@
 //! A request of facts written in a case file, and how cases are read.
-#![expect(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod random;
 
