@@ -241,7 +241,8 @@ fn report(since: Period, site: Option<&str>, place: &Place, terminal: &Terminal)
                 let site = minute.site.clone().unwrap_or_default();
                 for verdict in &minute.details.verdicts {
                     let mut words = verdict.name.splitn(3, ' ');
-                    if let (Some(module), Some(outcome), Some(rule)) = (words.next(), words.next(), words.next())
+                    if let (Some(module), Some(outcome), Some(rule)) =
+                        (words.next(), words.next(), words.next())
                         && module.ends_with("-rules")
                     {
                         let key = (site.clone(), rule.to_owned(), module.to_owned(), outcome.to_owned());
@@ -306,7 +307,8 @@ fn imagined(about: &About) -> anyhow::Result<Imagined> {
 fn given(text: &str) -> anyhow::Result<(expr::FieldId, Given)> {
     let (name, value) = text.split_once('=').with_context(|| format!("{text:?}: write FIELD=VALUE"))?;
     let Some(field) = expr::fields::find(name) else {
-        let near = expr::fields::suggest(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        let near =
+            expr::fields::suggest(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
         bail!("there is no field {name:?}{near}");
     };
     let kind = field.field().kind;
@@ -316,13 +318,16 @@ fn given(text: &str) -> anyhow::Result<(expr::FieldId, Given)> {
 }
 
 fn field(line: &str) -> anyhow::Result<(String, String)> {
-    let (name, value) = line.split_once(':').with_context(|| format!("{line:?}: a field is `Name: value`"))?;
+    let (name, value) =
+        line.split_once(':').with_context(|| format!("{line:?}: a field is `Name: value`"))?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// A request as it is sent.
 fn request(bytes: &[u8], about: &About) -> anyhow::Result<Imagined> {
-    let end = |mark: &[u8]| bytes.windows(mark.len()).position(|window| window == mark).map(|at| (at, at + mark.len()));
+    let end = |mark: &[u8]| {
+        bytes.windows(mark.len()).position(|window| window == mark).map(|at| (at, at + mark.len()))
+    };
     let (head_end, body_start) =
         end(b"\r\n\r\n").or_else(|| end(b"\n\n")).unwrap_or((bytes.len(), bytes.len()));
     let head = String::from_utf8_lossy(bytes.get(..head_end).unwrap_or_default());
@@ -359,14 +364,16 @@ fn generation(about: &About, place: &Place, needed: bool) -> anyhow::Result<Gene
         let (state, _) = run::places(place, false);
         sources::read_file(Path::new(&path), &sources::certificates(&state))
     } else {
-        let text = command_line_config(&["http://127.0.0.1:1".to_owned()], &["http://127.0.0.1:80".to_owned()]);
+        let text =
+            command_line_config(&["http://127.0.0.1:1".to_owned()], &["http://127.0.0.1:80".to_owned()]);
         Ok(sources::gather("", text.into_bytes().into(), Path::new("")))
     };
     let metrics = Arc::new(Metrics::new(1, Arc::new(LogCounts::default())));
     let builder = Builder::new(metrics, None)?;
     let built = sources.and_then(|sources| builder.build(&sources, 0, Mode::Stored));
     built.map(|built| built.generation).map_err(|findings| {
-        let texts: Vec<_> = findings.iter().map(|finding| snapshot::diagnostic::render(finding, false)).collect();
+        let texts: Vec<_> =
+            findings.iter().map(|finding| snapshot::diagnostic::render(finding, false)).collect();
         anyhow::anyhow!("the configuration cannot be used:\n{}", texts.join("\n"))
     })
 }
@@ -393,9 +400,15 @@ mod tests {
 
     #[test]
     fn requests_are_read_with_either_line_end() {
-        for text in ["POST /a?b HTTP/1.1\r\nHost: a.test\r\nX-A: 1\r\n\r\nbody\n", "POST /a?b HTTP/1.1\nhost: a.test\nX-A: 1\n\nbody\n"] {
+        for text in [
+            "POST /a?b HTTP/1.1\r\nHost: a.test\r\nX-A: 1\r\n\r\nbody\n",
+            "POST /a?b HTTP/1.1\nhost: a.test\nX-A: 1\n\nbody\n",
+        ] {
             let found = request(text.as_bytes(), &about(&[])).unwrap();
-            assert_eq!((found.method.as_str(), &*found.target, &*found.authority), ("POST", "/a?b", "a.test"));
+            assert_eq!(
+                (found.method.as_str(), &*found.target, &*found.authority),
+                ("POST", "/a?b", "a.test")
+            );
             assert_eq!(found.fields, [("X-A".to_owned(), "1".to_owned())]);
             assert_eq!(found.body, b"body\n");
         }
@@ -405,7 +418,9 @@ mod tests {
 
     #[test]
     fn values_that_do_not_fit_their_field_are_refused_by_name() {
-        assert!(imagined(&about(&["ip.src.country=FR", "cf.bot_management.score=unknown", "ssl=true"])).is_ok());
+        assert!(
+            imagined(&about(&["ip.src.country=FR", "cf.bot_management.score=unknown", "ssl=true"])).is_ok()
+        );
         for (text, part) in [
             ("ip.src.contry=FR", "did you mean ip.src.country?"),
             ("cf.bot_management.score=low", "Int"),

@@ -164,7 +164,7 @@ mod tests {
             let Some(Ok(piece)) = self.0.first_mut() else { return };
             *piece = &piece[count..];
             if piece.is_empty() {
-                drop(self.0.remove(0));
+                crate::ignore(self.0.remove(0));
                 self.1 = false;
             }
         }

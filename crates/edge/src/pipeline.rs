@@ -20,8 +20,8 @@ use crate::generation::{Generation, SiteRuntime};
 use crate::h1::parse::Refusal;
 use crate::h1::syntax;
 use crate::hop::ConnectionFields;
-use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
 use crate::inspect;
+use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
 use crate::modules::{self, Block, Turn};
 use crate::pace::PaceLimit;
 use crate::pages;
@@ -226,10 +226,11 @@ async fn answer<'a>(
         return turned(turn);
     }
     let (mut body, body_failure) = limit_body(body, tunnel, facts.head(), call, trail);
-    if site.site.rules.reads_body && !tunnel {
-        if let Some(inspected) = inspect::beginning(&mut body, site.site.limits.inspect_body).await {
-            facts.inspected(inspected);
-        }
+    if site.site.rules.reads_body
+        && !tunnel
+        && let Some(inspected) = inspect::beginning(&mut body, site.site.limits.inspect_body).await
+    {
+        facts.inspected(inspected);
     }
     if let Some(turn) = modules::before_upstream(&modules::AFTER_BODY, facts, decisions, worker, trail) {
         return turned(turn);

@@ -232,7 +232,9 @@ impl Checker<'_> {
             | (Shape::Words { table: Some(keys), .. }, DeValue::Table(table)) => {
                 Some(self.table(keys, table, place))
             }
-            (Shape::Map { values, maximum }, DeValue::Table(table)) => self.map(values, *maximum, table, place),
+            (Shape::Map { values, maximum }, DeValue::Table(table)) => {
+                self.map(values, *maximum, table, place)
+            }
             (Shape::List { items, maximum }, DeValue::Array(values)) => {
                 if values.len() > *maximum {
                     let message = format!("{} entries are too many", values.len());

@@ -14,8 +14,8 @@ use serde::Deserialize;
 const MAX_NETWORKS: usize = 20_000_000;
 /// Countries of the European Union, since 2020-02-01.
 const EUROPEAN_UNION: [&str; 27] = [
-    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU", "LV", "MT",
-    "NL", "PL", "PT", "RO", "SE", "SI", "SK",
+    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT",
+    "LU", "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK",
 ];
 
 /// A database.
@@ -98,7 +98,8 @@ impl Geography {
     pub fn position(&self, address: IpAddr) -> Option<(f64, f64)> {
         let found = self.find(address)?;
         let degrees = |name| {
-            at::<f64>(&found, &[Key("location"), Key(name)]).or_else(|| at::<f32>(&found, &[Key(name)]).map(f64::from))
+            at::<f64>(&found, &[Key("location"), Key(name)])
+                .or_else(|| at::<f32>(&found, &[Key(name)]).map(f64::from))
         };
         Some((degrees("latitude")?, degrees("longitude")?))
     }

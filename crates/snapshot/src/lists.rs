@@ -178,7 +178,13 @@ impl RedirectList {
         }
     }
 
-    fn at_host<'p>(&self, host: &str, below: bool, https: bool, path: &'p str) -> Option<(&BulkRedirect, &'p str)> {
+    fn at_host<'p>(
+        &self,
+        host: &str,
+        below: bool,
+        https: bool,
+        path: &'p str,
+    ) -> Option<(&BulkRedirect, &'p str)> {
         let mut end = path.len();
         loop {
             let front = path.get(..end)?;
@@ -230,8 +236,10 @@ mod tests {
     #[test]
     fn redirects_are_those_of_the_nearest_source() {
         let mut list = RedirectList::default();
-        let to = |target: &str| BulkRedirect { target: target.into(), status: 301, ..BulkRedirect::default() };
-        let below = |target: &str| BulkRedirect { subpaths: true, keep_path: true, keep_query: true, ..to(target) };
+        let to =
+            |target: &str| BulkRedirect { target: target.into(), status: 301, ..BulkRedirect::default() };
+        let below =
+            |target: &str| BulkRedirect { subpaths: true, keep_path: true, keep_query: true, ..to(target) };
         for (source, redirect) in [
             ("a.test/", to("https://new.test/")),
             ("https://a.test/secure", to("https://secure.test/")),

@@ -78,7 +78,8 @@ impl Places {
         let part = || {
             let (source, span) = self.spans.get(place)?;
             let written = self.sources.get(*source)?.text().get(span.clone())?;
-            let quotes = ["\'\'\'", "\"\"\"", "\'", "\""].into_iter().find(|quotes| written.starts_with(quotes))?;
+            let quotes =
+                ["\'\'\'", "\"\"\"", "\'", "\""].into_iter().find(|quotes| written.starts_with(quotes))?;
             if quotes.starts_with('"') && written.contains('\\') {
                 return None;
             }
@@ -91,7 +92,8 @@ impl Places {
                 from += written.get(from..)?.find('\n')? + 1;
             }
             let rest = written.get(from..)?;
-            let bytes = |characters: usize| rest.char_indices().nth(characters).map_or(rest.len(), |(at, _)| at);
+            let bytes =
+                |characters: usize| rest.char_indices().nth(characters).map_or(rest.len(), |(at, _)| at);
             let (start, end) = (bytes(column.saturating_sub(1)), bytes(column.saturating_sub(1) + length));
             let front = span.start + from;
             Some(self.located(*source, &(front + start..front + end)))

@@ -313,18 +313,27 @@ impl FieldSource {
 impl Origin {
     /// This origin where a rule says it is, and under the names it says.
     pub fn routed(&self, route: &Route) -> Origin {
-        let host = route.host.as_ref().map_or_else(|| self.host.clone(), |host| match host.trim_matches(['[', ']']).parse() {
-            Ok(address) => OriginHost::Address(address),
-            Err(_) => OriginHost::Name(host.clone()),
-        });
+        let host = route.host.as_ref().map_or_else(
+            || self.host.clone(),
+            |host| match host.trim_matches(['[', ']']).parse() {
+                Ok(address) => OriginHost::Address(address),
+                Err(_) => OriginHost::Name(host.clone()),
+            },
+        );
         let port = route.port.unwrap_or(self.port);
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let label = match &host {
-            OriginHost::Address(address) => format!("{scheme}://{}", std::net::SocketAddr::new(*address, port)),
+            OriginHost::Address(address) => {
+                format!("{scheme}://{}", std::net::SocketAddr::new(*address, port))
+            }
             OriginHost::Name(name) => format!("{scheme}://{name}:{port}"),
         };
         let tls = self.tls.as_ref().map(|tls| OriginTls {
-            server_name: route.sni.as_ref().or(route.host.as_ref()).map_or_else(|| tls.server_name.clone(), Arc::clone),
+            server_name: route
+                .sni
+                .as_ref()
+                .or(route.host.as_ref())
+                .map_or_else(|| tls.server_name.clone(), Arc::clone),
             verify: tls.verify.clone(),
         });
         let host_header = match &route.host_header {
@@ -375,7 +384,10 @@ impl Rule {
     pub(crate) fn write_executed(&self, write: &mut dyn FnMut(&[u8])) {
         let Action::Execute(ruleset) = &self.action else { return };
         for rule in ruleset.rules() {
-            write(format!("{} {:?} {:?} {:?}", rule.id, rule.filter.source(), rule.action, rule.log_only).as_bytes());
+            write(
+                format!("{} {:?} {:?} {:?}", rule.id, rule.filter.source(), rule.action, rule.log_only)
+                    .as_bytes(),
+            );
         }
     }
 

@@ -36,7 +36,9 @@ fn config(origin: &Origin, rules: &str) -> Config {
 
 /// One `[[site.rules]]`; `action` is the word and what else belongs to it.
 fn rule(id: &str, phase: &str, expression: &str, action: &str) -> String {
-    format!("[[site.rules]]\nid = \"{id}\"\nphase = \"{phase}\"\nexpression = '''{expression}'''\naction = {action}\n")
+    format!(
+        "[[site.rules]]\nid = \"{id}\"\nphase = \"{phase}\"\nexpression = '''{expression}'''\naction = {action}\n"
+    )
 }
 
 fn ask(rempart: &Rempart, method: &str, target: &str, fields: &str, body: &str) -> Response {
@@ -79,7 +81,9 @@ fn requests_are_redirected_rewritten_routed_and_told_of_before_the_origin_sees_t
             "http_request_origin",
             // The path is the rewritten one; the raw one is what came.
             "http.request.uri.path eq \"/ugly/other\" and raw.http.request.uri.path eq \"/pretty/other\"",
-            &format!("\"route\"\naction_parameters = {{ host_header = \"app.internal\", origin = {{ port = {port} }} }}"),
+            &format!(
+                "\"route\"\naction_parameters = {{ host_header = \"app.internal\", origin = {{ port = {port} }} }}"
+            ),
         ),
         rule(
             "tell",
@@ -91,10 +95,16 @@ fn requests_are_redirected_rewritten_routed_and_told_of_before_the_origin_sees_t
     let rempart = Rempart::with(&config(&origin, &rules.concat()));
 
     let moved = get(&rempart, "/old/page?a=1", "");
-    assert_eq!((moved.status, moved.head.text("location").as_deref()), (308, Some("https://new.test/page?a=1")));
+    assert_eq!(
+        (moved.status, moved.head.text("location").as_deref()),
+        (308, Some("https://new.test/page?a=1"))
+    );
     assert!(origin.seen().is_empty(), "a redirect asks no origin");
 
-    assert_eq!(get(&rempart, "/pretty/a%20b?x=1", "X-Gone: 1\r\nX-More: one\r\nX-Country: XX\r\n").status, 200);
+    assert_eq!(
+        get(&rempart, "/pretty/a%20b?x=1", "X-Gone: 1\r\nX-More: one\r\nX-Country: XX\r\n").status,
+        200
+    );
     let seen = last(&origin);
     assert_eq!(seen.target(), "/ugly/a%20b?from=pretty");
     assert_eq!(seen.head.text("x-path").as_deref(), Some("/ugly/a%20b"));
@@ -105,7 +115,10 @@ fn requests_are_redirected_rewritten_routed_and_told_of_before_the_origin_sees_t
 
     assert_eq!(get(&rempart, "/pretty/other", "").status, 200);
     let seen = last(&other);
-    assert_eq!((seen.target().as_str(), seen.head.text("host").as_deref()), ("/ugly/other?from=pretty", Some("app.internal")));
+    assert_eq!(
+        (seen.target().as_str(), seen.head.text("host").as_deref()),
+        ("/ugly/other?from=pretty", Some("app.internal"))
+    );
 }
 
 #[test]
@@ -155,7 +168,9 @@ fn the_firewall_blocks_skips_executes_and_notes_and_nothing_unknown_blocks() {
     assert_eq!(ask(&rempart, "POST", "/", form, &long).status, 200);
     assert_eq!(last(&origin).body.bytes, long.as_bytes());
 
-    for (id, outcome) in [("no-admin", "block"), ("try-out", "would_block"), ("m-2", "log"), ("friends", "skip")] {
+    for (id, outcome) in
+        [("no-admin", "block"), ("try-out", "would_block"), ("m-2", "log"), ("friends", "skip")]
+    {
         await_noted(&rempart, "firewall-rules", outcome, id);
     }
     assert!(!access_log(&rempart).contains("no-robots"), "it never fired");
@@ -239,8 +254,18 @@ fn responses_are_answered_anew_changed_and_logged() {
 fn a_rule_function_that_panics_fails_no_request_and_is_passed_over() {
     let origin = origin();
     let rules = [
-        rule("bad", FIREWALL, "is_timed_hmac_valid_v0(\"panic\", http.request.uri, 9000000000, http.request.timestamp.sec, 1)", "\"block\""),
-        rule("other", "http_response_headers_transform", "true", "\"rewrite\"\naction_parameters.headers.X-Seen = { operation = \"set\", value = \"1\" }"),
+        rule(
+            "bad",
+            FIREWALL,
+            "is_timed_hmac_valid_v0(\"panic\", http.request.uri, 9000000000, http.request.timestamp.sec, 1)",
+            "\"block\"",
+        ),
+        rule(
+            "other",
+            "http_response_headers_transform",
+            "true",
+            "\"rewrite\"\naction_parameters.headers.X-Seen = { operation = \"set\", value = \"1\" }",
+        ),
     ];
     let place = Place::with(&config(&origin, &rules.concat())).using(faulty());
     let rempart = place.run();
@@ -260,8 +285,13 @@ fn one_bad_rule_of_a_thousand_is_named_and_changes_nothing() {
     let origin = origin();
     let file = |bad: &str| {
         (0..1000).fold(String::new(), |text, number| {
-            let expression = if number == 500 { bad.to_owned() } else { format!("http.request.uri.path eq \"/n{number}\"") };
-            text + &rule(&format!("n-{number}"), FIREWALL, &expression, "\"block\"").replace("site.rules", "rules")
+            let expression = if number == 500 {
+                bad.to_owned()
+            } else {
+                format!("http.request.uri.path eq \"/n{number}\"")
+            };
+            text + &rule(&format!("n-{number}"), FIREWALL, &expression, "\"block\"")
+                .replace("site.rules", "rules")
         })
     };
     let place = Place::with(&config(&origin, "").raw(""));
@@ -276,7 +306,13 @@ fn one_bad_rule_of_a_thousand_is_named_and_changes_nothing() {
     let ended = rempart.place().ask(&["reload"]);
     assert_ne!(ended.code, Some(0));
     let said = format!("{}{}", ended.stdout, ended.stderr);
-    for part in ["\"many.toml\"", "\"line\": 2504", "\"column\": 17", "unknown field", "did you mean http.request.uri.path?"] {
+    for part in [
+        "\"many.toml\"",
+        "\"line\": 2504",
+        "\"column\": 17",
+        "unknown field",
+        "did you mean http.request.uri.path?",
+    ] {
         assert!(said.contains(part), "{part} in:\n{said}");
     }
     assert!(blocked(0) && blocked(500) && blocked(999), "what was in force still is");
@@ -295,18 +331,41 @@ fn lists_are_looked_up_where_they_are_and_are_unknown_where_they_are_not() {
     );
     let rules = [
         rule("bad", FIREWALL, "ip.src in $bad_visitors and http.host in $own_hosts", "\"block\""),
-        rule("not-good", FIREWALL, "not ip.src in $bad_visitors and http.request.uri.path eq \"/only-bad\"", "\"block\""),
-        rule("moved", "http_request_redirect", "true", "\"redirect\"\naction_parameters.from_list = { name = \"moved\" }"),
+        rule(
+            "not-good",
+            FIREWALL,
+            "not ip.src in $bad_visitors and http.request.uri.path eq \"/only-bad\"",
+            "\"block\"",
+        ),
+        rule(
+            "moved",
+            "http_request_redirect",
+            "true",
+            "\"redirect\"\naction_parameters.from_list = { name = \"moved\" }",
+        ),
     ];
-    let config = Config::empty().raw("standby = false").raw(BEGIN).raw("[log.access]\nto = \"off\"").raw(&feed).raw(lists).listeners();
+    let config = Config::empty()
+        .raw("standby = false")
+        .raw(BEGIN)
+        .raw("[log.access]\nto = \"off\"")
+        .raw(&feed)
+        .raw(lists)
+        .listeners();
     let config = config.site("shop", &["shop.test"]).origin(origin.url()).raw(&rules.concat());
     place.write("rempart.toml", config.text());
     let rempart = place.run();
     let status = |target: &str| get(&rempart, target, "").status;
 
     let moved = get(&rempart, "/old/page?a=1", "");
-    assert_eq!((moved.status, moved.head.text("location").as_deref()), (308, Some("https://new.test/page?a=1")));
-    assert_eq!([status("/"), status("/only-bad")], [200, 200], "a list that is not there says neither yes nor no");
+    assert_eq!(
+        (moved.status, moved.head.text("location").as_deref()),
+        (308, Some("https://new.test/page?a=1"))
+    );
+    assert_eq!(
+        [status("/"), status("/only-bad")],
+        [200, 200],
+        "a list that is not there says neither yes nor no"
+    );
 
     let others: String = (0..50).map(|number| format!("192.0.2.{number}\n")).collect();
     for (generation, first, expected) in
@@ -339,7 +398,9 @@ fn await_noted(rempart: &Rempart, module: &str, outcome: &str, id: &str) {
     until(&said.to_string(), || {
         let log = access_log(rempart);
         let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.any(|line| line["verdicts"].as_array().is_some_and(|said_of_it| said_of_it.contains(&said))).then_some(())
+        lines
+            .any(|line| line["verdicts"].as_array().is_some_and(|said_of_it| said_of_it.contains(&said)))
+            .then_some(())
     });
 }
 

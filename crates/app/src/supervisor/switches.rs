@@ -49,7 +49,8 @@ impl Supervisor {
             switches.push(switch.clone());
             Ok(())
         })?;
-        let meanwhile = known.map_or("requests pass as if it were not there", |known| known.failure_policy().describe());
+        let meanwhile =
+            known.map_or("requests pass as if it were not there", |known| known.failure_policy().describe());
         let message = format!("{module} is switched off {}: {reason}; {meanwhile}", place(site));
         self.tell_of_switch(What::SwitchThrown, Severity::Warning, &switch, by, &message);
         Ok(message)

@@ -30,14 +30,17 @@ pub fn judge(settings: Settings, skipped: &Skipped<'_>, facts: &Facts<'_>) -> Op
 }
 
 fn is_image(path: &str) -> bool {
-    let extension = path.rsplit('/').next().and_then(|segment| segment.rsplit_once('.')).map(|(_, after)| after);
+    let extension =
+        path.rsplit('/').next().and_then(|segment| segment.rsplit_once('.')).map(|(_, after)| after);
     extension.is_some_and(|extension| IMAGES.iter().any(|image| image.eq_ignore_ascii_case(extension)))
 }
 
 /// Whether a page of another site refers to it. Without `Referer` nobody knows, and it is served.
 fn is_foreign(facts: &Facts<'_>) -> bool {
     let referer = facts.head().headers.get(b"referer").and_then(|value| std::str::from_utf8(value).ok());
-    let Some(rest) = referer.and_then(|referer| referer.split_once("://")).map(|(_, rest)| rest) else { return false };
+    let Some(rest) = referer.and_then(|referer| referer.split_once("://")).map(|(_, rest)| rest) else {
+        return false;
+    };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = authority.split_once(':').map_or(authority, |(host, _)| host).to_ascii_lowercase();

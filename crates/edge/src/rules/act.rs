@@ -9,7 +9,8 @@ use expr::{Context, Fetched, Phase, Steps, Value, ValueExpression};
 use smallvec::SmallVec;
 use snapshot::desired::rules::CacheSettings;
 use snapshot::rules::{
-    Action, Algorithm, Answer, HeaderOperation, LoggedField, PhaseRules, Redirect, Settings, STEPS_PER_RULE, Text,
+    Action, Algorithm, Answer, HeaderOperation, LoggedField, PhaseRules, Redirect, STEPS_PER_RULE, Settings,
+    Text,
 };
 
 use super::facts::Facts;
@@ -104,9 +105,11 @@ pub fn decide<'s>(
                 effects.query = made.map(|query| url_part(&query, b"#", false)).or(effects.query.take());
             }
             Action::RewriteHeaders(changes) => {
-                effects.headers.extend(changes.iter().filter_map(|change| {
-                    Some((&*change.name, header_change(&change.operation, context)?))
-                }));
+                effects.headers.extend(
+                    changes.iter().filter_map(|change| {
+                        Some((&*change.name, header_change(&change.operation, context)?))
+                    }),
+                );
             }
             Action::Route(_) => effects.route = Some(&rule.id),
             Action::SetConfig(settings) => effects.settings = effects.settings.then(*settings),

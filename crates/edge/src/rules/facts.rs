@@ -96,7 +96,9 @@ impl<'r> Link<'r> {
 
     fn random(self) -> Option<[u64; 2]> {
         match self {
-            Self::Live(_, worker) => Some(worker.with_random(|random| [random.next_u64(), random.next_u64()])),
+            Self::Live(_, worker) => {
+                Some(worker.with_random(|random| [random.next_u64(), random.next_u64()]))
+            }
             Self::Imagined(_) => None,
         }
     }
@@ -274,7 +276,8 @@ impl<'r> Facts<'r> {
             return text(first);
         }
         let all = || {
-            let lines: Vec<_> = self.head.headers.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).collect();
+            let lines: Vec<_> =
+                self.head.headers.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).collect();
             lines.iter().map(|(_, value)| *value).collect::<Vec<_>>().join(separator)
         };
         text(kept.get_or_init(all))
@@ -286,7 +289,10 @@ impl<'r> Facts<'r> {
 
     fn headers(&self) -> &parse::Headers {
         self.fields().headers.get_or_init(|| {
-            parse::Headers::of(self.head.headers.iter(), Some(self.head.authority.as_bytes()).filter(|host| !host.is_empty()))
+            parse::Headers::of(
+                self.head.headers.iter(),
+                Some(self.head.authority.as_bytes()).filter(|host| !host.is_empty()),
+            )
         })
     }
 
@@ -299,7 +305,8 @@ impl<'r> Facts<'r> {
 
     fn languages(&self) -> &Vec<Vec<u8>> {
         self.fields().languages.get_or_init(|| {
-            let lines = self.head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"accept-language"));
+            let lines =
+                self.head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"accept-language"));
             parse::languages(lines.map(|(_, value)| value))
         })
     }

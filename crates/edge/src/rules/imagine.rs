@@ -85,7 +85,9 @@ impl Given {
             Type::Int => text.parse().ok().map(Self::Int),
             Type::Bytes => Some(Self::Text(text.to_owned())),
             Type::Ip => text.parse().ok().map(Self::Ip),
-            Type::Array(Type::Bytes) => Some(Self::Texts(text.split(',').map(|part| part.trim().to_owned()).collect())),
+            Type::Array(Type::Bytes) => {
+                Some(Self::Texts(text.split(',').map(|part| part.trim().to_owned()).collect()))
+            }
             Type::Array(_) | Type::Map(_) => None,
         }
     }
@@ -129,7 +131,9 @@ struct With<'w> {
 impl<'w> With<'w> {
     fn new(inner: &'w dyn Context, given: &'w [(FieldId, Given)]) -> Self {
         let texts = given.iter().filter_map(|(field, given)| match given {
-            Given::Texts(texts) => Some((*field, texts.iter().map(|text| text.clone().into_bytes()).collect())),
+            Given::Texts(texts) => {
+                Some((*field, texts.iter().map(|text| text.clone().into_bytes()).collect()))
+            }
             _ => None,
         });
         Self { inner, given, texts: texts.collect() }
@@ -208,7 +212,12 @@ impl Imagined {
 }
 
 /// Why an expression holds for such a request, does not, or cannot be told.
-pub fn explain(filter: &Filter, generation: &Generation, site: &SiteRuntime, imagined: &Imagined) -> Vec<Explained> {
+pub fn explain(
+    filter: &Filter,
+    generation: &Generation,
+    site: &SiteRuntime,
+    imagined: &Imagined,
+) -> Vec<Explained> {
     let client = imagined.client();
     let facts = imagined.facts(&client, generation, site);
     let (head, none) = (ResponseHead::new(imagined.status), HeaderList::default());
@@ -250,7 +259,13 @@ fn station<'r>(
     decisions: &mut Decisions<'r>,
 ) -> Option<Station> {
     let rules = facts.surroundings().site.site.rules.phase(phase)?;
-    let mut station = Station { phase, rules: Vec::new(), skipped: decisions.skipped.phase(phase), target: None, end: None };
+    let mut station = Station {
+        phase,
+        rules: Vec::new(),
+        skipped: decisions.skipped.phase(phase),
+        target: None,
+        end: None,
+    };
     if station.skipped {
         return Some(station);
     }
@@ -265,7 +280,8 @@ fn station<'r>(
         let context = With::new(inner, &imagined.given);
         let mut skipped = decisions.skipped.clone();
         let Ok(effects) = act::decide(rules, facts, &context, &mut skipped, &NothingOff, &mut meter) else {
-            station.end = Some("the rules of this phase are over their budget: they are passed over".to_owned());
+            station.end =
+                Some("the rules of this phase are over their budget: they are passed over".to_owned());
             return Some(station);
         };
         // What nobody can say is worth knowing, for it may have been meant to fire.
@@ -279,11 +295,14 @@ fn station<'r>(
         effects
     };
     let found = effects.found.iter().map(|found| {
-        said(found.rule, match found.fate {
-            Fate::Enforced => "matches",
-            Fate::LogOnly => "matches, noted only",
-            Fate::OverBudget => "over its budget: does not fire",
-        })
+        said(
+            found.rule,
+            match found.fate {
+                Fate::Enforced => "matches",
+                Fate::LogOnly => "matches, noted only",
+                Fate::OverBudget => "over its budget: does not fire",
+            },
+        )
     });
     station.rules.splice(0..0, found);
     let before = facts.head().target.clone();

@@ -74,9 +74,12 @@ fn replace(response: &mut Response, answer: &snapshot::rules::Answer) {
     let status = response.head.status;
     let own = act::written(answer, status);
     let mut head = own.head;
-    for (name, value) in response.head.headers.iter().filter(|(name, _)| {
-        KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(name))
-    }) {
+    for (name, value) in response
+        .head
+        .headers
+        .iter()
+        .filter(|(name, _)| KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(name)))
+    {
         head.headers.push(name, value);
     }
     response.head = head;
@@ -89,7 +92,11 @@ fn log(response: &mut Response, facts: &Facts<'_>, raw: &HeaderList, field: &Log
     let name = field.name.as_bytes();
     let lines = |headers: &HeaderList| -> Vec<u8> {
         let mut lines = headers.all(name);
-        if field.all { lines.collect::<Vec<_>>().join(&b", "[..]) } else { lines.next().unwrap_or_default().to_vec() }
+        if field.all {
+            lines.collect::<Vec<_>>().join(&b", "[..])
+        } else {
+            lines.next().unwrap_or_default().to_vec()
+        }
     };
     let value = match field.from {
         FieldSource::Request => facts.received_headers().map_or_else(|| lines(&facts.head().headers), lines),

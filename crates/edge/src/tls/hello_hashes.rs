@@ -49,7 +49,8 @@ fn ja3_text(view: &ClientHelloView<'_>) -> String {
     list(&mut view.cipher_suites.iter());
     list(&mut view.extensions().map(|(kind, _)| kind));
     list(&mut view.groups().iter());
-    let formats = view.extensions().find(|(kind, _)| *kind == extension::POINT_FORMATS).map(|(_, content)| content);
+    let formats =
+        view.extensions().find(|(kind, _)| *kind == extension::POINT_FORMATS).map(|(_, content)| content);
     // One byte of length, then a byte for each format (RFC 8422 section 5.1.2).
     let formats = formats.and_then(|content| content.get(1..)).unwrap_or_default();
     list(&mut formats.iter().map(|format| u16::from(*format)));

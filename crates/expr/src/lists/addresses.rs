@@ -78,7 +78,9 @@ impl<N: Number> Ranges<N> {
         let mut whole: Vec<(N, N)> = Vec::with_capacity(ranges.len());
         for (first, last) in ranges {
             match whole.last_mut() {
-                Some(before) if before.1.next().is_none_or(|next| first <= next) => before.1 = before.1.max(last),
+                Some(before) if before.1.next().is_none_or(|next| first <= next) => {
+                    before.1 = before.1.max(last)
+                }
                 _ => whole.push((first, last)),
             }
         }
@@ -117,7 +119,9 @@ impl AddressSet {
         let (mut four, mut wide, mut six) = (Vec::new(), Vec::new(), Vec::new());
         for range in ranges {
             match range {
-                (IpAddr::V4(first), IpAddr::V4(last)) if first <= last => four.push((first.to_bits(), last.to_bits())),
+                (IpAddr::V4(first), IpAddr::V4(last)) if first <= last => {
+                    four.push((first.to_bits(), last.to_bits()))
+                }
                 (IpAddr::V6(first), IpAddr::V6(last)) if first <= last => {
                     let (first, last) = (first.to_bits(), last.to_bits());
                     // Upper halves fit into half as many bits.
@@ -157,13 +161,15 @@ impl AddressSet {
     /// Its ranges, in order.
     pub fn iter(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> + '_ {
         let four = self.four.first.iter().zip(&self.four.last);
-        let four = four.map(|(first, last)| (Ipv4Addr::from_bits(*first).into(), Ipv4Addr::from_bits(*last).into()));
+        let four =
+            four.map(|(first, last)| (Ipv4Addr::from_bits(*first).into(), Ipv4Addr::from_bits(*last).into()));
         let wide = self.wide.first.iter().zip(&self.wide.last).map(|(first, last)| {
             let last = (u128::from(*last) << 64) | u128::from(u64::MAX);
             (Ipv6Addr::from_bits(u128::from(*first) << 64).into(), Ipv6Addr::from_bits(last).into())
         });
         let six = self.six.first.iter().zip(&self.six.last);
-        let six = six.map(|(first, last)| (Ipv6Addr::from_bits(*first).into(), Ipv6Addr::from_bits(*last).into()));
+        let six =
+            six.map(|(first, last)| (Ipv6Addr::from_bits(*first).into(), Ipv6Addr::from_bits(*last).into()));
         four.chain(wide).chain(six)
     }
 }
@@ -189,7 +195,10 @@ mod tests {
             }
             _ => {
                 let first = (0x2001_0db9_u128 << 96) + u128::from(random.below(50_000));
-                (Ipv6Addr::from_bits(first).into(), Ipv6Addr::from_bits(first + u128::from(random.below(3))).into())
+                (
+                    Ipv6Addr::from_bits(first).into(),
+                    Ipv6Addr::from_bits(first + u128::from(random.below(3))).into(),
+                )
             }
         }
     }
@@ -220,9 +229,12 @@ mod tests {
 
     #[test]
     fn ends_of_the_range_of_addresses_are_no_exception() {
-        let all = |first: &str, last: &str| AddressSet::new([(first.parse().unwrap(), last.parse().unwrap())]);
+        let all =
+            |first: &str, last: &str| AddressSet::new([(first.parse().unwrap(), last.parse().unwrap())]);
         let four = all("0.0.0.0", "255.255.255.255");
-        assert!(four.contains("0.0.0.0".parse().unwrap()) && four.contains("255.255.255.255".parse().unwrap()));
+        assert!(
+            four.contains("0.0.0.0".parse().unwrap()) && four.contains("255.255.255.255".parse().unwrap())
+        );
         assert!(four.contains("::ffff:1.2.3.4".parse().unwrap()) && !four.contains("::1".parse().unwrap()));
         let six = all("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
         assert!(six.contains("::".parse().unwrap()) && !six.contains("1.2.3.4".parse().unwrap()));

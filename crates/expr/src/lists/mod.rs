@@ -14,9 +14,11 @@ use crate::{List, Truth, literal};
 /// Reads one entry of a list of addresses: an address, a network whose host bits are 0, or `a..b` of one family. The error
 /// says why it is none.
 pub fn address_range(text: &str) -> Result<(IpAddr, IpAddr), String> {
-    literal::ip_range(&Literal::Word(text.to_owned()), Span::default()).map_err(|fault| match fault.suggestion {
-        Some(suggestion) => format!("{}; {suggestion}", fault.reason),
-        None => fault.reason,
+    literal::ip_range(&Literal::Word(text.to_owned()), Span::default()).map_err(|fault| {
+        match fault.suggestion {
+            Some(suggestion) => format!("{}; {suggestion}", fault.reason),
+            None => fault.reason,
+        }
     })
 }
 
@@ -149,7 +151,9 @@ mod tests {
     #[test]
     fn entries_say_what_is_wrong_with_them() {
         assert!(address_range("10.0.0.0/8").is_ok() && address_range("::1").is_ok());
-        for (text, part) in [("10.0.0.1/8", "host bits"), ("10.0.0.9..10.0.0.1", "smaller"), ("office", "IP address")] {
+        for (text, part) in
+            [("10.0.0.1/8", "host bits"), ("10.0.0.9..10.0.0.1", "smaller"), ("office", "IP address")]
+        {
             let error = address_range(text).unwrap_err();
             assert!(error.contains(part), "{error}");
         }

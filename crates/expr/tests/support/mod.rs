@@ -1,4 +1,10 @@
 //! A request of facts written in a case file, and how cases are read.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "what goes wrong here fails a test"
+)]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod random;

@@ -8,8 +8,8 @@ use base::id::ContentHash;
 
 use super::analytics::kept;
 use crate::desired::{self, Desired};
-use crate::lists::Lists;
 use crate::generation::{AccessLog, AccessLogTarget, ClientIpDetail, HostTable, Listener, Snapshot};
+use crate::lists::Lists;
 
 /// Names the encoding that is hashed into the identity of compiled-in defaults.
 const IDENTITY: &[u8] = b"rempart defaults 1";

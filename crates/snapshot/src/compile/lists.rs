@@ -6,8 +6,8 @@ use expr::Type;
 use expr::lists::{AddressSet, NameSet, NumberSet, address_range};
 
 use super::Judge;
-use crate::desired::lists::{List, ListKind};
 use crate::desired::Desired;
+use crate::desired::lists::{List, ListKind};
 use crate::diagnostic::quote;
 use crate::lists::{Lists, NamedList, RedirectList, name_of_feed, type_of};
 
@@ -48,7 +48,10 @@ impl Judge<'_> {
             let (name, place) = (name_of_feed(&feed.name), format!("feeds[{index}].name"));
             if let Some(other) = names.get(&name) {
                 let line = self.review.places.line(other);
-                let message = format!("rules would call it {}, and so is the list in line {line} called", quote(&format!("${name}")));
+                let message = format!(
+                    "rules would call it {}, and so is the list in line {line} called",
+                    quote(&format!("${name}"))
+                );
                 self.review.error(&place, "duplicate-list", message, "give one of them another name");
             }
             names.insert(name.clone(), place);
@@ -64,7 +67,8 @@ impl Judge<'_> {
         let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         if name.is_empty() || name.len() > NAME_CHARACTERS || !name.bytes().all(good) {
             let message = format!("{} is no name for a list", quote(name));
-            let hint = format!("use 1 to {NAME_CHARACTERS} lower-case letters, digits and `_`: name = \"office\"");
+            let hint =
+                format!("use 1 to {NAME_CHARACTERS} lower-case letters, digits and `_`: name = \"office\"");
             self.review.error(place, "bad-list-name", message, hint);
         } else if let Some(other) = names.get(name) {
             let line = self.review.places.line(other);
@@ -89,12 +93,18 @@ impl Judge<'_> {
             let hint = "rules find nothing in it; add items";
             self.review.warning(&format!("{place}.name"), "empty-list", message, hint);
         }
-        let items = list.items.iter().enumerate().map(|(index, item)| (format!("{place}.items[{index}]"), item.trim()));
+        let items = list
+            .items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| (format!("{place}.items[{index}]"), item.trim()));
         match list.kind {
             ListKind::Ip => {
                 let ranges = items.filter_map(|(place, item)| {
                     let range = address_range(item);
-                    let refused = |reason| self.bad_item(&place, item, reason, "192.0.2.0/24, 2001:db8::/32 or 192.0.2.7");
+                    let refused = |reason| {
+                        self.bad_item(&place, item, reason, "192.0.2.0/24, 2001:db8::/32 or 192.0.2.7")
+                    };
                     range.map_err(refused).ok()
                 });
                 NamedList::Ip(AddressSet::new(ranges.collect::<Vec<_>>()))
@@ -116,28 +126,40 @@ impl Judge<'_> {
                 let numbers = items.filter_map(|(place, item)| {
                     let number = as_number(item);
                     if number.is_none() {
-                        self.bad_item(&place, item, "it is no number of an autonomous system".to_owned(), "64500");
+                        self.bad_item(
+                            &place,
+                            item,
+                            "it is no number of an autonomous system".to_owned(),
+                            "64500",
+                        );
                     }
                     number
                 });
                 NamedList::Asn(NumberSet::new(numbers.collect::<Vec<_>>()))
             }
-            ListKind::Redirect => {
-                let mut redirects = RedirectList::default();
-                for (index, redirect) in list.redirects.iter().enumerate() {
-                    let place = format!("{place}.redirects[{index}]");
-                    let entered = redirect
-                        .bulk()
-                        .and_then(|bulk| redirects.insert(&redirect.source_url, bulk).map_err(str::to_owned));
-                    match entered {
-                        Ok(true) => {}
-                        Ok(false) => self.bad_item(&place, &redirect.source_url, "it is there twice".to_owned(), "one of the two"),
-                        Err(reason) => self.bad_item(&place, &redirect.source_url, reason, "example.org/old"),
-                    }
-                }
-                NamedList::Redirect(redirects)
+            ListKind::Redirect => NamedList::Redirect(self.redirects(list, place)),
+        }
+    }
+
+    fn redirects(&mut self, list: &List, place: &str) -> RedirectList {
+        let mut redirects = RedirectList::default();
+        for (index, redirect) in list.redirects.iter().enumerate() {
+            let place = format!("{place}.redirects[{index}]");
+            let entered = redirect
+                .bulk()
+                .and_then(|bulk| redirects.insert(&redirect.source_url, bulk).map_err(str::to_owned));
+            match entered {
+                Ok(true) => {}
+                Ok(false) => self.bad_item(
+                    &place,
+                    &redirect.source_url,
+                    "it is there twice".to_owned(),
+                    "one of the two",
+                ),
+                Err(reason) => self.bad_item(&place, &redirect.source_url, reason, "example.org/old"),
             }
         }
+        redirects
     }
 
     fn bad_item(&mut self, place: &str, item: &str, reason: String, example: &str) {
@@ -151,7 +173,9 @@ pub(crate) fn host_name(text: &str) -> Option<String> {
     let name = text.to_ascii_lowercase();
     let plain = name.strip_prefix("*.").unwrap_or(&name);
     let label = |label: &str| {
-        !label.is_empty() && label.len() <= 63 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     (plain.len() <= 253 && plain.split('.').all(label)).then_some(name)
 }

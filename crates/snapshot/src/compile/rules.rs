@@ -3,6 +3,7 @@
 mod action;
 mod check;
 mod overrides;
+mod words;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -74,7 +75,13 @@ impl Judge<'_> {
     }
 
     /// The rules of a site, after those for all sites.
-    pub(super) fn site_rules(&mut self, site: &desired::Site, place: &str, name: &Arc<str>, book: &mut RuleBook) -> SiteRules {
+    pub(super) fn site_rules(
+        &mut self,
+        site: &desired::Site,
+        place: &str,
+        name: &Arc<str>,
+        book: &mut RuleBook,
+    ) -> SiteRules {
         let mut ids = HashMap::new();
         let written = self.all_rules(&site.rules, &site.rules_files, &format!("{place}."));
         let own = self.rules_of(&written, book, &mut ids);
@@ -94,8 +101,10 @@ impl Judge<'_> {
                     .collect();
                 (!rules.is_empty()).then(|| Arc::new(Ruleset::new(id, rules)))
             };
-            let rulesets: Vec<_> =
-                [ruleset(ACCOUNT.into(), &book.account), ruleset(name.clone(), &own)].into_iter().flatten().collect();
+            let rulesets: Vec<_> = [ruleset(ACCOUNT.into(), &book.account), ruleset(name.clone(), &own)]
+                .into_iter()
+                .flatten()
+                .collect();
             let mut digest = blake3::Hasher::new();
             for (of, rule) in book.account.iter().chain(&own) {
                 if of == phase {
@@ -124,7 +133,8 @@ impl Judge<'_> {
 
     /// Rules written in place, then those of files, each with where it is written.
     fn all_rules(&mut self, rules: &[Written], files: &[String], front: &str) -> Vec<(String, Written)> {
-        let own = rules.iter().enumerate().map(|(index, rule)| (format!("{front}rules[{index}]"), rule.clone()));
+        let own =
+            rules.iter().enumerate().map(|(index, rule)| (format!("{front}rules[{index}]"), rule.clone()));
         let mut all: Vec<_> = own.collect();
         for (index, path) in files.iter().enumerate() {
             let place = format!("{front}rules_files[{index}]");
@@ -159,7 +169,8 @@ impl Judge<'_> {
         for (place, _) in written.iter().filter(|(_, rule)| rule.action == ActionName::Execute) {
             let hint = "have the rule that executes this ruleset execute the other one too";
             let at = format!("{place}.action");
-            let message = format!("{} is executed, and so cannot execute another ruleset", quote(&ruleset.id));
+            let message =
+                format!("{} is executed, and so cannot execute another ruleset", quote(&ruleset.id));
             self.review.error(&at, "nested-execute", message, hint);
             self.review.flag(&format!("{place}.action_parameters"));
         }
@@ -244,7 +255,8 @@ impl Judge<'_> {
         if !is_id(id) {
             self.bad_id(id, &at, "a rule");
         } else if let Some(other) = ids.get(id).or_else(|| book.ids.get(id)) {
-            let message = format!("the rule in line {} has the id {} too", self.review.places.line(other), quote(id));
+            let message =
+                format!("the rule in line {} has the id {} too", self.review.places.line(other), quote(id));
             self.review.error(&at, "duplicate-rule", message, "give each rule an id of its own");
         } else {
             ids.insert(id.clone(), at);
@@ -265,7 +277,13 @@ impl Judge<'_> {
         parsed.map_err(|error| self.bad_expression(place, &error)).ok()
     }
 
-    fn value(&mut self, source: &str, place: &str, phase: Phase, book: &RuleBook) -> Option<Arc<ValueExpression>> {
+    fn value(
+        &mut self,
+        source: &str,
+        place: &str,
+        phase: Phase,
+        book: &RuleBook,
+    ) -> Option<Arc<ValueExpression>> {
         let lists: Vec<_> = book.lists.iter().map(|(name, kind)| (name.as_str(), *kind)).collect();
         let options = Options { phase: Some(phase), lists: &lists, source_most: SOURCE_MOST };
         let parsed = ValueExpression::parse(source, &options);

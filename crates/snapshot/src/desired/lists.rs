@@ -81,7 +81,10 @@ impl Redirect {
     /// As it is looked up; the error says why it cannot be one.
     pub fn bulk(&self) -> Result<crate::lists::BulkRedirect, String> {
         if ![301, 302, 307, 308].contains(&self.status_code) {
-            return Err(format!("{} is no status of a redirect: write 301, 302, 307 or 308", self.status_code));
+            return Err(format!(
+                "{} is no status of a redirect: write 301, 302, 307 or 308",
+                self.status_code
+            ));
         }
         let target = &self.target_url;
         let visible = target.bytes().all(|byte| byte.is_ascii_graphic());

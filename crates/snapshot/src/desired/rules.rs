@@ -1,5 +1,6 @@
 //! Rules as they are written: Cloudflare's names and shapes, so that what worked there is carried over as it is.
 
+mod cache;
 mod parameters;
 
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::cache::*;
 pub use self::parameters::*;
 
 /// A rule: where an expression holds, something is done. Rules of a phase are looked at in the order written, those for all

@@ -14,7 +14,8 @@ use crate::package::Caps;
 pub struct GeoIp;
 
 /// Addresses everybody may ask about: whatever is found, finding it must not fail.
-const ASKED: [&str; 6] = ["127.0.0.1", "192.0.2.1", "8.8.8.8", "255.255.255.255", "::1", "2001:4860:4860::8888"];
+const ASKED: [&str; 6] =
+    ["127.0.0.1", "192.0.2.1", "8.8.8.8", "255.255.255.255", "::1", "2001:4860:4860::8888"];
 
 impl Kind for GeoIp {
     fn name(&self) -> &'static str {

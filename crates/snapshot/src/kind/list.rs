@@ -161,9 +161,14 @@ impl Reader {
                     self.keys.insert(redirect.source_url.clone());
                 }
                 Ok(false) => {
-                    self.find("duplicate-keys", format!("entry {index}: {:?} is there twice", redirect.source_url));
+                    self.find(
+                        "duplicate-keys",
+                        format!("entry {index}: {:?} is there twice", redirect.source_url),
+                    );
                 }
-                Err(reason) => self.find("bad-item", format!("entry {index}: {:?}: {reason}", redirect.source_url)),
+                Err(reason) => {
+                    self.find("bad-item", format!("entry {index}: {:?}: {reason}", redirect.source_url))
+                }
             }
         }
         Ok(list)
@@ -171,7 +176,11 @@ impl Reader {
 
     fn find(&mut self, code: &str, message: String) {
         if self.findings.len() < MAX_FINDINGS {
-            self.findings.push(error(code, message, "have its maker correct it; the one before stays in force"));
+            self.findings.push(error(
+                code,
+                message,
+                "have its maker correct it; the one before stays in force",
+            ));
         }
     }
 }
@@ -195,7 +204,12 @@ mod tests {
             (&HOSTNAME, b"a.test\nb_c.test\na..test", "bad-item", "line 3"),
             (&ASN, b"64500\nAS64501\n-1", "bad-item", "line 3"),
             (&REDIRECT, b"[{}]", "not-json", "source_url"),
-            (&REDIRECT, br#"[{"source_url":"a.test/x","target_url":"javascript:1"}]"#, "bad-item", "javascript"),
+            (
+                &REDIRECT,
+                br#"[{"source_url":"a.test/x","target_url":"javascript:1"}]"#,
+                "bad-item",
+                "javascript",
+            ),
             (&IP, b"\xff", "not-utf-8", "UTF-8"),
         ] {
             let found = kind.read(text, NOW).unwrap_err();
@@ -205,6 +219,9 @@ mod tests {
         let redirect = br#"[{"source_url":"a.test/x","target_url":"https://b.test/","status_code":308}]"#;
         let content = REDIRECT.read(redirect, NOW).unwrap();
         let Value::List(list) = &content.value else { panic!("a list") };
-        assert_eq!(list.redirects().unwrap().find("http://a.test/x"), Some(("https://b.test/".to_owned(), 308)));
+        assert_eq!(
+            list.redirects().unwrap().find("http://a.test/x"),
+            Some(("https://b.test/".to_owned(), 308))
+        );
     }
 }

@@ -51,7 +51,9 @@ impl Facts<'_> {
         let Some(random) = self.surroundings.link.random() else { return Fetched::Unknown };
         let seed = self.client().texts().seed.get_or_init(|| {
             let mut seed = [0; 16];
-            seed.iter_mut().zip(random.into_iter().flat_map(u64::to_be_bytes)).for_each(|(to, from)| *to = from);
+            seed.iter_mut()
+                .zip(random.into_iter().flat_map(u64::to_be_bytes))
+                .for_each(|(to, from)| *to = from);
             seed
         });
         text(seed)
@@ -88,7 +90,11 @@ impl Facts<'_> {
     }
 
     /// What is computed of the ClientHello. Without TLS there is none; one that cannot be read is Unknown.
-    fn hello<'f>(&'f self, read: impl FnOnce(&'f HelloHashes) -> Fetched<'f>, none: Fetched<'f>) -> Fetched<'f> {
+    fn hello<'f>(
+        &'f self,
+        read: impl FnOnce(&'f HelloHashes) -> Fetched<'f>,
+        none: Fetched<'f>,
+    ) -> Fetched<'f> {
         let link = self.surroundings.link;
         if link.tls().is_none() {
             return none;

@@ -73,7 +73,10 @@ pub fn cookies(line: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         .filter(|part| !part.is_empty())
         .map(|part| {
             let at = part.iter().position(|byte| *byte == b'=').unwrap_or(part.len());
-            (decode(part[..at].trim_ascii(), false), part.get(at + 1..).unwrap_or_default().trim_ascii().to_vec())
+            (
+                decode(part[..at].trim_ascii(), false),
+                part.get(at + 1..).unwrap_or_default().trim_ascii().to_vec(),
+            )
         })
         .collect()
 }
@@ -165,7 +168,8 @@ mod tests {
     #[test]
     fn arguments_keep_order_and_repetition() {
         let found = Arguments::of(b"a=1&b&a=2&=x&c=%20+");
-        let expected: [(&[u8], &[u8]); 5] = [(b"a", b"1"), (b"b", b""), (b"a", b"2"), (b"", b"x"), (b"c", b"%20+")];
+        let expected: [(&[u8], &[u8]); 5] =
+            [(b"a", b"1"), (b"b", b""), (b"a", b"2"), (b"", b"x"), (b"c", b"%20+")];
         assert!(found.pairs.iter().map(|(name, value)| (&name[..], &value[..])).eq(expected));
         assert_eq!(Arguments::decoded(b"c=%20+%zz").values, [b"  %zz".to_vec()]);
     }
@@ -173,7 +177,8 @@ mod tests {
     #[test]
     fn cookies_are_read_as_browsers_send_them() {
         let found = cookies(b"a=1; b%20c=2;d ; =e; f==g");
-        let expected: [(&[u8], &[u8]); 5] = [(b"a", b"1"), (b"b c", b"2"), (b"d", b""), (b"", b"e"), (b"f", b"=g")];
+        let expected: [(&[u8], &[u8]); 5] =
+            [(b"a", b"1"), (b"b c", b"2"), (b"d", b""), (b"", b"e"), (b"f", b"=g")];
         assert!(found.iter().map(|(name, value)| (&name[..], &value[..])).eq(expected));
     }
 }

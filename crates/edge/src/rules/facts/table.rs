@@ -37,7 +37,12 @@ fn grouped(pairs: &Vec<(Vec<u8>, Vec<u8>)>) -> Fetched<'_> {
 }
 
 fn named(name: &str) -> Option<Read> {
-    request(name).or_else(|| received(name)).or_else(|| connection(name)).or_else(|| tls(name)).or_else(|| place(name)).or_else(|| body(name))
+    request(name)
+        .or_else(|| received(name))
+        .or_else(|| connection(name))
+        .or_else(|| tls(name))
+        .or_else(|| place(name))
+        .or_else(|| body(name))
 }
 
 fn request(name: &str) -> Option<Read> {
@@ -46,7 +51,9 @@ fn request(name: &str) -> Option<Read> {
         "http.host" => |facts| text(facts.host().as_bytes()),
         "http.referer" => |facts| facts.line(b"referer"),
         "http.user_agent" => |facts| facts.line(b"user-agent"),
-        "http.x_forwarded_for" => |facts| facts.joined(b"x-forwarded-for", b", ", &facts.fields().forwarded_for),
+        "http.x_forwarded_for" => {
+            |facts| facts.joined(b"x-forwarded-for", b", ", &facts.fields().forwarded_for)
+        }
         "http.request.full_uri" => |facts| text(facts.full_uri().as_bytes()),
         "http.request.method" => |facts| text(facts.head.method.as_str().as_bytes()),
         "http.request.version" => |facts| text(facts.head.protocol.name().as_bytes()),
@@ -56,7 +63,9 @@ fn request(name: &str) -> Option<Read> {
         "http.request.uri.query" => |facts| text(facts.query().as_bytes()),
         "http.request.uri.args" => |facts| grouped(&facts.args(facts.url(), &facts.head.target).pairs),
         "http.request.uri.args.names" => |facts| strings(&facts.args(facts.url(), &facts.head.target).names),
-        "http.request.uri.args.values" => |facts| strings(&facts.args(facts.url(), &facts.head.target).values),
+        "http.request.uri.args.values" => {
+            |facts| strings(&facts.args(facts.url(), &facts.head.target).values)
+        }
         "http.request.headers" => |facts| grouped(&facts.headers().pairs),
         "http.request.headers.names" => |facts| strings(&facts.headers().names),
         "http.request.headers.values" => |facts| strings(&facts.headers().values),
@@ -135,7 +144,9 @@ fn tls(name: &str) -> Option<Read> {
         "tls_client_auth.cert_presented" | "tls_client_auth.cert_verified" => {
             |facts| bool(facts.certificate().is_some())
         }
-        "tls_client_auth.cert_revoked" => |facts| if facts.certificate().is_some() { Fetched::Unknown } else { bool(false) },
+        "tls_client_auth.cert_revoked" => {
+            |facts| if facts.certificate().is_some() { Fetched::Unknown } else { bool(false) }
+        }
         "tls_client_auth.cert_serial" => |facts| facts.certificate_text(|found| &found.serial),
         "tls_client_auth.cert_issuer_serial" => {
             |facts| facts.certificate_text(|found| found.issuer_serial.as_deref().unwrap_or_default())
@@ -145,11 +156,15 @@ fn tls(name: &str) -> Option<Read> {
         "tls_client_auth.cert_issuer_dn" | "tls_client_auth.cert_issuer_dn_rfc2253" => {
             |facts| facts.certificate_text(|found| &found.issuer.rfc2253)
         }
-        "tls_client_auth.cert_issuer_dn_legacy" => |facts| facts.certificate_text(|found| &found.issuer.slashes),
+        "tls_client_auth.cert_issuer_dn_legacy" => {
+            |facts| facts.certificate_text(|found| &found.issuer.slashes)
+        }
         "tls_client_auth.cert_subject_dn" | "tls_client_auth.cert_subject_dn_rfc2253" => {
             |facts| facts.certificate_text(|found| &found.subject.rfc2253)
         }
-        "tls_client_auth.cert_subject_dn_legacy" => |facts| facts.certificate_text(|found| &found.subject.slashes),
+        "tls_client_auth.cert_subject_dn_legacy" => {
+            |facts| facts.certificate_text(|found| &found.subject.slashes)
+        }
         "tls_client_auth.cert_not_before" => |facts| facts.not_before(),
         "tls_client_auth.cert_not_after" => |facts| facts.not_after(),
         "tls_client_auth.cert_ski" => {

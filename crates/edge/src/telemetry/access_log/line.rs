@@ -159,7 +159,8 @@ mod tests {
         let plain = parsed(&event, ClientIpDetail::Full);
         assert!(plain.get("verdicts").is_none() && plain.get("fields").is_none());
         for reason in ["no-admin", "a\"b"] {
-            let noted = event::Noted { module: "firewall-rules", outcome: "block", reason: reason.to_owned().into() };
+            let noted =
+                event::Noted { module: "firewall-rules", outcome: "block", reason: reason.to_owned().into() };
             assert!(event.verdicts.note(noted));
         }
         event.fields = vec![("request.x".into(), "1".into()), ("cookie.\"".into(), "\n".into())];

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use expr::Phase;
 
 use super::RuleBook;
+use super::words::{is_host, is_token, is_value};
 use crate::compile::Judge;
 use crate::desired::rules::{
-    ActionName, ActionParameters, AlgorithmWord, CacheSettings, Current, ErrorContentType, HeaderChange as Change,
-    HeaderOperation as Operation, Rule as Written, SecurityLevel, ValueOrExpression,
+    ActionName, ActionParameters, AlgorithmWord, CacheSettings, Current, ErrorContentType,
+    HeaderChange as Change, HeaderOperation as Operation, Rule as Written, SecurityLevel, ValueOrExpression,
 };
 use crate::diagnostic::quote;
 use crate::rules::{
-    Action, Algorithm, Answer, Challenge, FieldSource, HeaderChange, HeaderOperation, LoggedField, Product, Redirect,
-    Route, Settings, Skip, Text,
+    Action, Algorithm, Answer, Challenge, FieldSource, HeaderChange, HeaderOperation, LoggedField, Product,
+    Redirect, Route, Settings, Skip, Text,
 };
 
 /// Bytes of an answer written out in a rule.
@@ -138,7 +139,13 @@ impl At<'_> {
 
 impl Judge<'_> {
     /// The action of a rule; `None` when something is wrong with it, which was said.
-    pub(super) fn action(&mut self, rule: &Written, place: &str, phase: Phase, book: &mut RuleBook) -> Option<Action> {
+    pub(super) fn action(
+        &mut self,
+        rule: &Written,
+        place: &str,
+        phase: Phase,
+        book: &mut RuleBook,
+    ) -> Option<Action> {
         let name = rule.action;
         if !phases_of(name).contains(&phase) {
             let message = format!("the phase {} has no action {}", quote(phase.name()), quote(&word(name)));
@@ -203,7 +210,11 @@ impl Judge<'_> {
         let Some(response) = &parameters.response else { return Some(Action::Block(None)) };
         let content_type = self.content_type(&response.content_type, &at.of("response.content_type"))?;
         let content = self.answer(&response.content, &at.of("response.content"))?;
-        Some(Action::Block(Some(Arc::new(Answer { status: Some(response.status_code), content_type, content }))))
+        Some(Action::Block(Some(Arc::new(Answer {
+            status: Some(response.status_code),
+            content_type,
+            content,
+        }))))
     }
 
     fn content_type(&mut self, text: &str, place: &str) -> Option<Box<str>> {
@@ -239,13 +250,17 @@ impl Judge<'_> {
                 Some(phase) if *phase > at.phase => skip.phases.push(*phase),
                 Some(_) => {
                     let message = format!("{} is over when this rule is looked at", quote(name));
-                    let hint = "a rule skips what comes later; `phase = \"current\"` is the rest of its own phase";
+                    let hint =
+                        "a rule skips what comes later; `phase = \"current\"` is the rest of its own phase";
                     self.review.error(&at.of(&format!("phases[{index}]")), "phase-over", message, hint);
                 }
                 None => {
                     let message = format!("{} is no phase", quote(name));
-                    let known: Vec<_> =
-                        Phase::ALL.iter().filter(|phase| **phase > at.phase).map(|phase| phase.name()).collect();
+                    let known: Vec<_> = Phase::ALL
+                        .iter()
+                        .filter(|phase| **phase > at.phase)
+                        .map(|phase| phase.name())
+                        .collect();
                     let hint = format!("known are: {}", known.join(", "));
                     self.review.error(&at.of(&format!("phases[{index}]")), "unknown-phase", message, hint);
                 }
@@ -270,13 +285,22 @@ impl Judge<'_> {
                 for (index, id) in rules.iter().enumerate() {
                     if !draft.rules.iter().any(|rule| *rule.rule.id == **id) {
                         let message = format!("{} has no rule {}", quote(ruleset), quote(id));
-                        self.review.error(&format!("{place}[{index}]"), "unknown-rule", message, "check its id");
+                        self.review.error(
+                            &format!("{place}[{index}]"),
+                            "unknown-rule",
+                            message,
+                            "check its id",
+                        );
                     }
                 }
             }
         }
         if skip == Skip::default() {
-            return self.needs(at, "phases", "phases = [\"http_request_firewall_managed\"], or ruleset = \"current\"");
+            return self.needs(
+                at,
+                "phases",
+                "phases = [\"http_request_firewall_managed\"], or ruleset = \"current\"",
+            );
         }
         Some(Action::Skip(Arc::new(skip)))
     }
@@ -316,7 +340,9 @@ impl Judge<'_> {
         if uri.path.is_none() && uri.query.is_none() {
             return self.needs(at, "uri", "uri.path.value = \"/new\"");
         }
-        let mut part = |part: &Option<ValueOrExpression>, key: &str, refuse: fn(&str) -> Option<&'static str>| {
+        let mut part = |part: &Option<ValueOrExpression>,
+                        key: &str,
+                        refuse: fn(&str) -> Option<&'static str>| {
             part.as_ref().map(|part| self.text(part, &at.of(&format!("uri.{key}")), at, refuse)).transpose2()
         };
         let path = part(&uri.path, "path", |path| {
@@ -331,10 +357,13 @@ impl Judge<'_> {
 
     fn rewrite_headers(&mut self, parameters: &ActionParameters, at: &At<'_>) -> Option<Action> {
         if parameters.headers.is_empty() {
-            return self.needs(at, "headers", "headers.x-from = { operation = \"set\", value = \"rempart\" }");
+            return self.needs(
+                at,
+                "headers",
+                "headers.x-from = { operation = \"set\", value = \"rempart\" }",
+            );
         }
-        let kept =
-            if at.phase == Phase::LateTransform { KEPT_FROM_REQUESTS } else { KEPT_FROM_RESPONSES };
+        let kept = if at.phase == Phase::LateTransform { KEPT_FROM_REQUESTS } else { KEPT_FROM_RESPONSES };
         let mut changes = Vec::new();
         for (name, change) in &parameters.headers {
             let place = at.of(&format!("headers.{name}"));
@@ -353,7 +382,8 @@ impl Judge<'_> {
     }
 
     fn header_change(&mut self, change: &Change, place: &str, at: &At<'_>) -> Option<HeaderOperation> {
-        let written = ValueOrExpression { value: change.value.clone(), expression: change.expression.clone() };
+        let written =
+            ValueOrExpression { value: change.value.clone(), expression: change.expression.clone() };
         if change.operation == Operation::Remove {
             if written != ValueOrExpression::default() {
                 let message = "a field that is taken away has no value";
@@ -414,7 +444,12 @@ impl Judge<'_> {
 
     fn cache_settings(&mut self, parameters: &ActionParameters, at: &At<'_>) -> Action {
         let message = "nothing is kept of responses yet, so this rule has no effect";
-        self.review.warning(&format!("{}.action", at.place), "no-cache", message, "remove it, or leave it for later");
+        self.review.warning(
+            &format!("{}.action", at.place),
+            "no-cache",
+            message,
+            "remove it, or leave it for later",
+        );
         Action::SetCacheSettings(Arc::new(CacheSettings {
             cache: parameters.cache,
             edge_ttl: parameters.edge_ttl.clone(),
@@ -545,29 +580,4 @@ impl<T> TransposeTwo<T> for Option<Option<T>> {
             Some(None) => None,
         }
     }
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(text: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.len() <= 128 && text.bytes().all(is_part)
-}
-
-/// RFC 9110 section 5.5, without what nobody uses.
-fn is_value(text: &str) -> bool {
-    !text.is_empty() && text.trim() == text && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-}
-
-/// A name or address, with a port where that may be.
-fn is_host(text: &str, with_port: bool) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if with_port && !host.contains(':') => (host, Some(port)),
-        _ => (text, None),
-    };
-    let name = |host: &str| {
-        let part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        !host.is_empty() && host.len() <= 253 && host.bytes().all(part)
-    };
-    let good = name(host) || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    good && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }

@@ -40,9 +40,10 @@ impl Judge<'_> {
             (Some(limit), true) => {
                 for (index, text) in limit.characteristics.iter().enumerate() {
                     let keyed = |front: &&str| {
-                        text.strip_prefix(*front).is_some_and(|rest| rest.starts_with("[\"") && rest.ends_with("\"]"))
+                        text.strip_prefix(*front)
+                            .is_some_and(|rest| rest.starts_with("[\"") && rest.ends_with("\"]"))
                     };
-                    if !CHARACTERISTICS.contains(&text.as_str()) && !KEYED.iter().any(|front| keyed(&front)) {
+                    if !CHARACTERISTICS.contains(&text.as_str()) && !KEYED.iter().any(keyed) {
                         let message = format!("requests cannot be counted by {}", quote(text));
                         let hint = format!(
                             "use one of: {}, or one of {} with a name in [\"..\"]",

@@ -14,12 +14,19 @@ use crate::rules::{Action, Challenge, Rule, Ruleset};
 
 impl Judge<'_> {
     /// The ruleset of this id; says that there is none.
-    pub(super) fn known_ruleset<'b>(&mut self, id: &str, place: &str, book: &'b RuleBook) -> Option<&'b Draft> {
+    pub(super) fn known_ruleset<'b>(
+        &mut self,
+        id: &str,
+        place: &str,
+        book: &'b RuleBook,
+    ) -> Option<&'b Draft> {
         let found = book.rulesets.get(id);
         if found.is_none() {
             let message = format!("there is no ruleset {}", quote(id));
             let hint = match book.rulesets.keys().next() {
-                Some(_) => format!("known are: {}", book.rulesets.keys().cloned().collect::<Vec<_>>().join(", ")),
+                Some(_) => {
+                    format!("known are: {}", book.rulesets.keys().cloned().collect::<Vec<_>>().join(", "))
+                }
                 None => "add [[rulesets]] with this id; managed rulesets are not there yet".to_owned(),
             };
             self.review.error(place, "unknown-ruleset", message, hint);
@@ -37,7 +44,12 @@ impl Judge<'_> {
         let at = format!("{place}.action_parameters");
         let Some(id) = &parameters.id else {
             let message = "this action needs `id`";
-            self.review.error(&at, "missing-parameter", message, "add the id of a ruleset: id = \"admin-area\"");
+            self.review.error(
+                &at,
+                "missing-parameter",
+                message,
+                "add the id of a ruleset: id = \"admin-area\"",
+            );
             return None;
         };
         let draft = self.known_ruleset(id, &format!("{at}.id"), book)?;
@@ -48,8 +60,11 @@ impl Judge<'_> {
         }
         let overrides = parameters.overrides.clone().unwrap_or_default();
         self.known_targets(&overrides, draft, &format!("{at}.overrides"), id);
-        let rules: Option<Vec<Vec<Rule>>> =
-            draft.rules.iter().map(|rule| self.overridden(rule, &overrides, &format!("{at}.overrides"))).collect();
+        let rules: Option<Vec<Vec<Rule>>> = draft
+            .rules
+            .iter()
+            .map(|rule| self.overridden(rule, &overrides, &format!("{at}.overrides")))
+            .collect();
         let rules = rules?.into_iter().flatten().collect();
         if let Some(draft) = book.rulesets.get_mut(id) {
             draft.executed = true;
@@ -59,18 +74,28 @@ impl Judge<'_> {
 
     fn known_targets(&mut self, overrides: &Overrides, draft: &Draft, place: &str, ruleset: &str) {
         let ids: BTreeSet<&str> = draft.rules.iter().map(|rule| &*rule.rule.id).collect();
-        let categories: BTreeSet<&str> =
-            draft.rules.iter().flat_map(|rule| rule.rule.categories.iter().map(|category| &**category)).collect();
+        let categories: BTreeSet<&str> = draft
+            .rules
+            .iter()
+            .flat_map(|rule| rule.rule.categories.iter().map(|category| &**category))
+            .collect();
         for (index, entry) in overrides.rules.iter().enumerate() {
             if !ids.contains(entry.id.as_str()) {
                 let message = format!("{} has no rule {}", quote(ruleset), quote(&entry.id));
-                self.review.error(&format!("{place}.rules[{index}].id"), "unknown-rule", message, "check its id");
+                self.review.error(
+                    &format!("{place}.rules[{index}].id"),
+                    "unknown-rule",
+                    message,
+                    "check its id",
+                );
             }
         }
         for (index, entry) in overrides.categories.iter().enumerate() {
             if !categories.contains(entry.category.as_str()) {
-                let message = format!("no rule of {} has the category {}", quote(ruleset), quote(&entry.category));
-                let hint = format!("known are: {}", categories.iter().copied().collect::<Vec<_>>().join(", "));
+                let message =
+                    format!("no rule of {} has the category {}", quote(ruleset), quote(&entry.category));
+                let hint =
+                    format!("known are: {}", categories.iter().copied().collect::<Vec<_>>().join(", "));
                 let at = format!("{place}.categories[{index}].category");
                 self.review.error(&at, "unknown-category", message, hint);
             }
