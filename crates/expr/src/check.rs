@@ -105,10 +105,8 @@ impl<'o> Checker<'o> {
         match (truths.is_empty(), nodes.is_empty()) {
             (true, _) => Ok(Checked::Truth(Node { span: node.span, kind: Kind::Join(joint, nodes) })),
             (false, true) => Ok(Checked::Truths(Truths::Join(joint, truths))),
-            (false, false) => {
-                Err(Fault::new(node.span, "expected value of type Bool, but got Array<Bool>")
-                    .hint("put the part with [*] into any(...) or all(...)"))
-            }
+            (false, false) => Err(Fault::new(node.span, "expected value of type Bool, but got Array<Bool>")
+                .hint("put the part with [*] into any(...) or all(...)")),
         }
     }
 
@@ -138,7 +136,8 @@ impl<'o> Checker<'o> {
             ast::Kind::Index(base, step) => {
                 let mut operand = self.path(base)?;
                 operand.kind = match (operand.kind, step) {
-                    (Type::Array(of), Step::At(_) | Step::Each) | (Type::Map(of), Step::Key(_) | Step::Each) => *of,
+                    (Type::Array(of), Step::At(_) | Step::Each)
+                    | (Type::Map(of), Step::Key(_) | Step::Each) => *of,
                     (kind, step) => {
                         let index = match step {
                             Step::At(position) => position.to_string(),
@@ -155,10 +154,8 @@ impl<'o> Checker<'o> {
                 operand.span = node.span;
                 Ok(operand)
             }
-            ast::Kind::Literal(_) => {
-                Err(Fault::new(node.span, "expected a field or a function")
-                    .hint("the field stands left of the operator"))
-            }
+            ast::Kind::Literal(_) => Err(Fault::new(node.span, "expected a field or a function")
+                .hint("the field stands left of the operator")),
             _ => Err(Fault::new(node.span, "expected a field or a function")),
         }
     }
@@ -217,7 +214,10 @@ impl<'o> Checker<'o> {
             let Some(parameter) = declared.parameters.get(position.min(last)) else { continue };
             let operand = self.operand(argument, parameter.kinds, parameter.written)?;
             if position > 0 && operand.mapped() {
-                return Err(Fault::new(argument.span, "[*] may stand only in the first argument of a function"));
+                return Err(Fault::new(
+                    argument.span,
+                    "[*] may stand only in the first argument of a function",
+                ));
             }
             operands.push(operand);
         }
@@ -239,10 +239,12 @@ impl<'o> Checker<'o> {
 
     fn allowed(&self, declared: &Declared, span: Span) -> Result<(), Fault> {
         match self.options.phase {
-            Some(phase) if !declared.phases.is_empty() && !declared.phases.contains(&phase) => Err(Fault::new(
-                span,
-                format!("the use of function {} is not allowed in phase {}", declared.name, phase.name()),
-            )),
+            Some(phase) if !declared.phases.is_empty() && !declared.phases.contains(&phase) => {
+                Err(Fault::new(
+                    span,
+                    format!("the use of function {} is not allowed in phase {}", declared.name, phase.name()),
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -326,7 +328,8 @@ impl<'o> Checker<'o> {
     ) -> Result<(), Fault> {
         let sensitive = operands.len() > 3;
         let [_, pattern, template, ..] = operands else { return Ok(()) };
-        let (Some(Constant::Bytes(text)), Some(Constant::Bytes(with))) = (pattern.literal(), template.literal())
+        let (Some(Constant::Bytes(text)), Some(Constant::Bytes(with))) =
+            (pattern.literal(), template.literal())
         else {
             return Ok(());
         };
@@ -337,13 +340,7 @@ impl<'o> Checker<'o> {
         Ok(())
     }
 
-    fn test(
-        &mut self,
-        left: &Operand,
-        operator: Operator,
-        right: &Right,
-        span: Span,
-    ) -> Result<Test, Fault> {
+    fn test(&mut self, left: &Operand, operator: Operator, right: &Right, span: Span) -> Result<Test, Fault> {
         let order = match operator {
             Operator::Equal => Some(Order::Equal),
             Operator::NotEqual => Some(Order::NotEqual),
@@ -375,9 +372,9 @@ impl<'o> Checker<'o> {
                     .map(Test::Wildcard)
                     .map_err(|reason| Fault::new(*at, reason))
             }
-            (Type::Bytes, Operator::Matches, _, Right::Regex(text, at)) => {
-                regex(text).map(|regex| Test::Matches(Box::new(regex))).map_err(|reason| Fault::new(*at, reason))
-            }
+            (Type::Bytes, Operator::Matches, _, Right::Regex(text, at)) => regex(text)
+                .map(|regex| Test::Matches(Box::new(regex)))
+                .map_err(|reason| Fault::new(*at, reason)),
             (Type::Int, _, _, Right::Set(items)) => {
                 let ranges: Result<Vec<_>, _> =
                     items.iter().map(|(item, at)| literal::int_range(item, *at)).collect();
@@ -389,7 +386,8 @@ impl<'o> Checker<'o> {
                 Ok(Test::InIps(literal::merged(ranges?)))
             }
             (Type::Bytes, _, _, Right::Set(items)) => {
-                let texts: Result<Vec<_>, _> = items.iter().map(|(item, at)| literal::bytes(item, *at)).collect();
+                let texts: Result<Vec<_>, _> =
+                    items.iter().map(|(item, at)| literal::bytes(item, *at)).collect();
                 let mut texts = texts?;
                 texts.sort_unstable();
                 texts.dedup();
@@ -398,13 +396,13 @@ impl<'o> Checker<'o> {
             (Type::Int | Type::Ip | Type::Bytes, _, _, Right::List(name, at)) => {
                 self.list(name, left.kind, *at)
             }
-            (kind, operator, ..) => Err(Fault::new(span, "unsupported operation for this type").hint(
-                match kind {
+            (kind, operator, ..) => {
+                Err(Fault::new(span, "unsupported operation for this type").hint(match kind {
                     Type::Bool => "a Bool stands alone: write it, or not before it".to_owned(),
                     Type::Array(_) | Type::Map(_) => format!("{kind} needs an index: [0], [\"key\"] or [*]"),
                     _ => format!("{} does not apply to {kind}", operator.text()),
-                },
-            )),
+                }))
+            }
         }
     }
 
@@ -520,6 +518,10 @@ fn regex(text: &str) -> Result<Regex, String> {
         .build()
         .map_err(|fault| {
             let text = fault.to_string();
-            text.lines().last().unwrap_or("invalid regular expression").trim_start_matches("error: ").to_owned()
+            text.lines()
+                .last()
+                .unwrap_or("invalid regular expression")
+                .trim_start_matches("error: ")
+                .to_owned()
         })
 }

@@ -29,7 +29,7 @@ pub use fields::FieldId;
 pub use parse::NESTING_MOST;
 pub use phase::Phase;
 pub use reads::Reads;
-pub use reference::{FunctionReference, functions_reference};
+pub use reference::{FunctionReference, functions_reference, reference_markdown};
 pub use set::{Memory, RuleSet};
 pub use truth::{Steps, Truth};
 pub use types::Type;

@@ -115,9 +115,8 @@ impl Parser<'_> {
 
     fn unary(&mut self) -> Result<Node, Fault> {
         let start = self.cursor.at;
-        let negated = (self.cursor.rest().starts_with('!') && !self.cursor.rest().starts_with("!="))
-            .then(|| self.cursor.take("!"))
-            .unwrap_or_else(|| self.cursor.take_name("not"));
+        let sign = self.cursor.rest().starts_with('!') && !self.cursor.rest().starts_with("!=");
+        let negated = if sign { self.cursor.take("!") } else { self.cursor.take_name("not") };
         if negated {
             self.cursor.skip_space();
             let inner = self.deeper(Self::unary)?;
@@ -267,7 +266,8 @@ impl Parser<'_> {
         } else {
             let word = self.cursor.peek_word();
             self.cursor.at += word.len();
-            let position = word.bytes().all(|byte| byte.is_ascii_digit()).then(|| word.parse().ok()).flatten();
+            let position =
+                word.bytes().all(|byte| byte.is_ascii_digit()).then(|| word.parse().ok()).flatten();
             Step::At(position.ok_or_else(|| {
                 Fault::new(self.cursor.from(start), "expected a position, a quoted key or *")
             })?)

@@ -1,4 +1,5 @@
 //! Every field: there with its type, from its first phase on and not before, missing and unknown as every field is.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -18,8 +19,12 @@ fn comparisons(name: &str, kind: Type) -> Option<(String, String)> {
             (format!("any({name}[*][*] eq \"a\")"), format!("{name}[0] eq \"a\""))
         }
         Type::Map(Type::Int) => (format!("{name}[\"a\"] lt 5"), format!("{name}[0] lt 5")),
-        Type::Map(Type::Array(Type::Bytes)) => (format!("{name}[\"a\"][0] eq \"a\""), format!("{name}[\"a\"] eq \"a\"")),
-        Type::Map(Type::Array(Type::Int)) => (format!("any({name}[\"a\"][*] eq 1)"), format!("{name}[0][0] eq 1")),
+        Type::Map(Type::Array(Type::Bytes)) => {
+            (format!("{name}[\"a\"][0] eq \"a\""), format!("{name}[\"a\"] eq \"a\""))
+        }
+        Type::Map(Type::Array(Type::Int)) => {
+            (format!("any({name}[\"a\"][*] eq 1)"), format!("{name}[0][0] eq 1"))
+        }
         _ => return None,
     })
 }
@@ -35,9 +40,11 @@ fn the_table_has_the_documented_fields() {
             documented.push(id);
         }
     }
-    let forgotten: Vec<_> = expr::fields::all().filter(|(id, _)| !documented.contains(id)).map(|(_, field)| field.name).collect();
+    let forgotten: Vec<_> =
+        expr::fields::all().filter(|(id, _)| !documented.contains(id)).map(|(_, field)| field.name).collect();
     // The names and values of claims are arrays beside their map; they have no line of their own.
-    let others: Vec<_> = forgotten.iter().filter(|name| !name.starts_with("http.request.jwt.claims.")).collect();
+    let others: Vec<_> =
+        forgotten.iter().filter(|name| !name.starts_with("http.request.jwt.claims.")).collect();
     assert!(others.is_empty(), "{others:?}");
     assert_eq!(forgotten.len(), 12, "{forgotten:?}");
 }
@@ -45,7 +52,8 @@ fn the_table_has_the_documented_fields() {
 #[test]
 fn fields_are_allowed_from_their_first_phase_on() {
     for (_, field) in expr::fields::all() {
-        let (right, wrong) = comparisons(field.name, field.kind).unwrap_or_else(|| panic!("{}: {}", field.name, field.kind));
+        let (right, wrong) =
+            comparisons(field.name, field.kind).unwrap_or_else(|| panic!("{}: {}", field.name, field.kind));
         for phase in Phase::ALL {
             let parsed = Filter::parse(&right, &Options { phase: Some(*phase), ..Options::default() });
             match parsed {
@@ -71,13 +79,20 @@ fn fields_are_missing_and_unknown_alike() {
         let mut request = Request::default();
         assert_eq!(filter.evaluate(&request, &mut Steps::default()), Truth::False, "{source} of nothing");
         request.facts.insert(id, Fact::Unknown);
-        assert_eq!(filter.evaluate(&request, &mut Steps::default()), Truth::Unknown, "{source} of an unknown value");
+        assert_eq!(
+            filter.evaluate(&request, &mut Steps::default()),
+            Truth::Unknown,
+            "{source} of an unknown value"
+        );
     }
 }
 
 #[test]
 fn old_names_are_names_of_the_same_fields() {
     for (old, new) in expr::fields::ALIASES {
-        assert!(expr::fields::find(old).is_some() && expr::fields::find(old) == expr::fields::find(new), "{old}");
+        assert!(
+            expr::fields::find(old).is_some() && expr::fields::find(old) == expr::fields::find(new),
+            "{old}"
+        );
     }
 }

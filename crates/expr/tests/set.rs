@@ -1,4 +1,5 @@
 //! Rules evaluated together have the truths they have one by one, whatever is missing, unknown or too dear.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -52,7 +53,9 @@ fn request(random: &mut Random) -> Request {
             (1, _) if random.below(4) == 0 => drop(request.facts.insert(id, Fact::Bool(true))),
             (2, Some(Fact::Bytes(bytes))) => bytes.extend(std::iter::repeat_n(b'b', 40 << random.below(12))),
             (3, Some(Fact::Strings(texts))) => texts.extend((0..200).map(|at| vec![b'c'; at])),
-            (4, Some(Fact::Pairs(pairs))) => pairs.extend((0..100).map(|at| (vec![b'a'; at % 3], vec![b'c'; at]))),
+            (4, Some(Fact::Pairs(pairs))) => {
+                pairs.extend((0..100).map(|at| (vec![b'a'; at % 3], vec![b'c'; at])))
+            }
             _ => (),
         }
     }
@@ -117,14 +120,18 @@ fn few_rules_are_looked_at() {
         1 => format!("http.request.uri.path contains \"/part-{number}/\" and ip.src in $office"),
         2 => format!("http.request.uri.path matches \"(?i)^/Old-{number}/[0-9]+$\""),
         3 => format!("ip.src in {{10.{}.{}.0/24 2001:db8:{number:x}::/48}}", number / 250, number % 250),
-        4 => format!("lower(http.request.uri.path) wildcard \"/w{number}/*\" or http.host in {{\"x{number}\"}}"),
+        4 => format!(
+            "lower(http.request.uri.path) wildcard \"/w{number}/*\" or http.host in {{\"x{number}\"}}"
+        ),
         5 => format!("any(http.request.headers[\"x\"][*] eq \"{number}\")"),
         6 => format!("not ssl and tcp.dstport eq {} and http.host ne \"\"", 2000 + number),
         _ => format!("starts_with(http.request.uri.path, \"/start-{number}\") and not ssl"),
     });
     let rules = RuleSet::new(sources.map(|source| parse(&source)).collect());
     let mut request = Request::default();
-    for line in ["http.host = shop8.example", "http.request.uri.path = /part-9/", "ip.src = 10.0.11.9", "ssl = true"] {
+    for line in
+        ["http.host = shop8.example", "http.request.uri.path = /part-9/", "ip.src = 10.0.11.9", "ssl = true"]
+    {
         support::add_fact(&mut request, line);
     }
     let (shown, evaluated) = together(&rules, &request, Steps::USUAL, usize::MAX);

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use expr::{
-    Array, Context, Fetched, FieldId, Filter, Items, List, Map, Options, Pairs, RuleSet, Steps, Truth, Type, Value,
-    ValueExpression,
+    Array, Context, Fetched, FieldId, Filter, Items, List, Map, Options, Pairs, RuleSet, Steps, Truth, Type,
+    Value, ValueExpression,
 };
 
 /// Rules and facts of one input; what follows is not read.
@@ -104,10 +104,12 @@ fn one(source: &str, request: &Request) -> Option<Arc<Filter>> {
         }
     };
     let printed = expr::canonical(source).unwrap_or_else(|error| panic!("{error}"));
-    let again = expr::canonical(&printed).unwrap_or_else(|error| panic!("{source} was printed as this: {error}"));
+    let again =
+        expr::canonical(&printed).unwrap_or_else(|error| panic!("{source} was printed as this: {error}"));
     assert_eq!(printed, again, "{source}");
     let options = Options { source_most: usize::MAX, ..options };
-    let twin = Filter::parse(&printed, &options).unwrap_or_else(|error| panic!("{source} was printed as this: {error}"));
+    let twin = Filter::parse(&printed, &options)
+        .unwrap_or_else(|error| panic!("{source} was printed as this: {error}"));
     let truth = filter.evaluate(request, &mut Steps::default());
     assert_eq!(twin.evaluate(request, &mut Steps::default()), truth, "{source}");
     assert_eq!(filter.explain(request).first().map(|line| line.truth), Some(truth), "{source}");
@@ -165,7 +167,9 @@ fn add(request: &mut Request, line: &str) {
         Fact::Strings(values) => values.push(value),
         Fact::Numbers(Numbers(values)) => values.push(number),
         Fact::Pairs(pairs) => pairs.push((key, value)),
-        Fact::Scores(Scores(pairs)) if pairs.iter().all(|(known, _)| *known != key) => pairs.push((key, number)),
+        Fact::Scores(Scores(pairs)) if pairs.iter().all(|(known, _)| *known != key) => {
+            pairs.push((key, number))
+        }
         _ => (),
     }
 }

@@ -188,7 +188,9 @@ fn wanted(test: &Test) -> Option<Vec<Wanted>> {
         Test::Ip(Order::Equal, right) => vec![Wanted::Address(*right, *right)],
         Test::InIps(ranges) => ranges.iter().map(|(first, last)| Wanted::Address(*first, *last)).collect(),
         Test::InList(name) => vec![Wanted::Listed(name.clone())],
-        Test::Bytes(..) | Test::Ip(..) | Test::Contains(_) | Test::Wildcard(_) | Test::BitAnd(_) => return None,
+        Test::Bytes(..) | Test::Ip(..) | Test::Contains(_) | Test::Wildcard(_) | Test::BitAnd(_) => {
+            return None;
+        }
     })
 }
 
@@ -271,7 +273,9 @@ fn depth(operand: &Operand) -> usize {
 
 fn calls_within(operand: &Operand) -> usize {
     match &operand.base {
-        Base::Call(_, arguments) | Base::Mapped(_, arguments) => 1 + arguments.first().map_or(0, calls_within),
+        Base::Call(_, arguments) | Base::Mapped(_, arguments) => {
+            1 + arguments.first().map_or(0, calls_within)
+        }
         _ => 0,
     }
 }
@@ -308,7 +312,9 @@ fn common(place: &Place, wanted: &Wanted) -> usize {
 fn spread(first: IpAddr, last: IpAddr) -> u32 {
     let bits = |size: u128| u128::BITS - size.leading_zeros();
     match (first, last) {
-        (IpAddr::V4(first), IpAddr::V4(last)) => bits(u128::from(last.to_bits().saturating_sub(first.to_bits()))),
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            bits(u128::from(last.to_bits().saturating_sub(first.to_bits())))
+        }
         (IpAddr::V6(first), IpAddr::V6(last)) => bits(last.to_bits().saturating_sub(first.to_bits()) >> 64),
         _ => u128::BITS,
     }

@@ -168,7 +168,14 @@ impl Index {
         });
         let lists: usize = self.lists.iter().map(|(name, posting)| name.len() + posting.memory()).sum();
         let ranges = self.numbers.memory() + self.addresses.memory();
-        size_of::<Self>() + steps + self.everything.memory() + self.made.memory() + texts + parts + ranges + lists
+        size_of::<Self>()
+            + steps
+            + self.everything.memory()
+            + self.made.memory()
+            + texts
+            + parts
+            + ranges
+            + lists
     }
 }
 

@@ -16,7 +16,9 @@ pub fn needed(regex: &str) -> Option<Vec<Vec<u8>>> {
 fn of(tree: &Hir) -> Option<Vec<Vec<u8>>> {
     match tree.kind() {
         HirKind::Empty | HirKind::Look(_) => None,
-        HirKind::Literal(_) | HirKind::Class(_) => exact(tree).filter(|text| !text.is_empty()).map(|text| vec![text]),
+        HirKind::Literal(_) | HirKind::Class(_) => {
+            exact(tree).filter(|text| !text.is_empty()).map(|text| vec![text])
+        }
         HirKind::Repetition(repeated) if repeated.min > 0 => of(&repeated.sub),
         HirKind::Repetition(_) => None,
         HirKind::Capture(group) => of(&group.sub),
@@ -85,9 +87,10 @@ fn exact(tree: &Hir) -> Option<Vec<u8>> {
 /// The ASCII letter of which a class has both cases and nothing else.
 fn only_letter(class: &Class) -> Option<u8> {
     let bytes: Vec<u8> = match class {
-        Class::Bytes(class) => {
-            class.iter().map(|range| (range.start() == range.end()).then(|| range.start())).collect::<Option<_>>()?
-        }
+        Class::Bytes(class) => class
+            .iter()
+            .map(|range| (range.start() == range.end()).then(|| range.start()))
+            .collect::<Option<_>>()?,
         Class::Unicode(class) => class
             .iter()
             .map(|range| (range.start() == range.end()).then(|| u8::try_from(range.start()).ok()).flatten())

@@ -56,7 +56,8 @@ impl RuleSet {
     /// Puts rules in order; for the time of a change, not of a request.
     pub fn new(filters: Vec<Arc<Filter>>) -> Self {
         let words = filters.len().div_ceil(64);
-        let mut builder = Builder { words, wishes: Vec::new(), fixed: 0, met: vec![u64::MAX; words * GROUPS_MOST] };
+        let mut builder =
+            Builder { words, wishes: Vec::new(), fixed: 0, met: vec![u64::MAX; words * GROUPS_MOST] };
         for (rule, filter) in filters.iter().enumerate() {
             builder.add(rule, condition::groups(&filter.plan));
         }
@@ -186,7 +187,12 @@ impl Builder {
 
     fn at(&mut self, place: &Place) -> &mut Wishes {
         let position = self.wishes.iter().position(|known| known.place == *place).unwrap_or_else(|| {
-            self.wishes.push(Wishes { place: place.clone(), weight: 0, wanted: Vec::new(), made: Vec::new() });
+            self.wishes.push(Wishes {
+                place: place.clone(),
+                weight: 0,
+                wanted: Vec::new(),
+                made: Vec::new(),
+            });
             self.wishes.len() - 1
         });
         &mut self.wishes[position]

@@ -141,14 +141,19 @@ mod tests {
                     (first, if random.below(20) == 0 { i64::MAX } else { first + i64::from(random.below(9)) })
                 })
                 .collect();
-            let bits = ranges.iter().zip(0..).map(|((first, last), bit)| (number(*first), number(*last), bit));
+            let bits =
+                ranges.iter().zip(0..).map(|((first, last), bit)| (number(*first), number(*last), bit));
             let (table, wide) = Ranges::new(bits.collect(), 4);
             for value in (-45..45).chain([i64::MIN, i64::MAX]) {
                 let mut found = [0; 4];
                 table.mark(number(value), &mut found);
                 for (bit, (first, last)) in (0..).zip(&ranges) {
                     let met = found[bit as usize / 64] >> (bit % 64) & 1 == 1;
-                    assert_eq!(met, (first..=last).contains(&&value) && !wide.contains(&bit), "{value} in {first}..{last}");
+                    assert_eq!(
+                        met,
+                        (first..=last).contains(&&value) && !wide.contains(&bit),
+                        "{value} in {first}..{last}"
+                    );
                 }
             }
             assert!(count > 20 || wide.is_empty(), "{ranges:?}");

@@ -30,39 +30,61 @@ pub fn comparison(random: &mut Random, plain: bool) -> String {
         3 => format!("{field} in {{{text} \"b\"}}"),
         4 => format!("tcp.dstport {order} {}", pick(random, &["1", "0x2", "-3"])),
         5 => format!("tcp.dstport in {{{} 2..3}}", pick(random, &["0", "1..1"])),
-        6 => pick(random, &["ip.src in {10.0.0.0/8 ::1}", "ip.src == 10.0.0.1", "ip.src in {::/0}"]).to_owned(),
+        6 => {
+            pick(random, &["ip.src in {10.0.0.0/8 ::1}", "ip.src == 10.0.0.1", "ip.src in {::/0}"]).to_owned()
+        }
         7 => pick(random, &["ssl", "true", "false"]).to_owned(),
         8 => format!("{field} wildcard {}", pick(random, &["\"A*\"", "\"*b\"", "\"*\""])),
         9 => format!("len({field}) {order} 1"),
         10 => format!("http.request.headers[\"a\"][0] {order} {text}"),
         11 => format!("{}(http.request.headers[\"a\"][*] {order} {text})", pick(random, &["any", "all"])),
         12 => format!("any(lower(http.request.headers.names[*])[*] {order} {text})"),
-        13 => format!("{}(http.request.headers.names[*] contains {text} xor not http.request.headers.names[*] {order} {text})", pick(random, &["any", "all"])),
-        14 => format!("{}_with({}, {text})", pick(random, &["starts", "ends"]), pick(random, &[field, &format!("lower({field})")])),
+        13 => format!(
+            "{}(http.request.headers.names[*] contains {text} xor not http.request.headers.names[*] {order} {text})",
+            pick(random, &["any", "all"])
+        ),
+        14 => format!(
+            "{}_with({}, {text})",
+            pick(random, &["starts", "ends"]),
+            pick(random, &[field, &format!("lower({field})")])
+        ),
         15 => format!("{}({field}) {order} \"AB\"", pick(random, &["lower", "upper"])),
-        16 => format!("{field} matches {}", pick(random, &["\"(?i)AB\"", "\"(a|bA)b?$\"", "\"a|\"", "\"^(ab)+$\""])),
-        17 => format!("any({}) or ip.src == ::1", pick(random, &[
-            "http.request.headers[*][*] == \"ab\"",
-            "http.request.headers[*][1] contains \"b\"",
-            "lower(http.request.headers[\"a\"][*])[*] wildcard \"*a\"",
-            "http.request.headers.names[*] in {\"ab\" \"A\"}",
-            "len(http.request.headers.names[*])[*] == 1",
-        ])),
+        16 => format!(
+            "{field} matches {}",
+            pick(random, &["\"(?i)AB\"", "\"(a|bA)b?$\"", "\"a|\"", "\"^(ab)+$\""])
+        ),
+        17 => format!(
+            "any({}) or ip.src == ::1",
+            pick(
+                random,
+                &[
+                    "http.request.headers[*][*] == \"ab\"",
+                    "http.request.headers[*][1] contains \"b\"",
+                    "lower(http.request.headers[\"a\"][*])[*] wildcard \"*a\"",
+                    "http.request.headers.names[*] in {\"ab\" \"A\"}",
+                    "len(http.request.headers.names[*])[*] == 1",
+                ]
+            )
+        ),
         18 => format!("tcp.dstport in {{{}}} and {field} in {{}}", pick(random, &["-9..0", "2", ""])),
-        _ => pick(random, &[
-            "http.host in $names",
-            "any(http.request.headers.names[*] in $names)",
-            "http.request.headers.names[0] wildcard \"a\"",
-            "len(http.host) == 2",
-            "url_decode(http.host) == \"ab\"",
-            "tcp.dstport & 1",
-            "ip.src in {10.0.0.0..10.9.0.1 2001:db8::/32}",
-            "ip.src in $office",
-            "not ip.src in $gone",
-            "concat(http.host, http.request.headers[\"a\"][1]) == \"ab\"",
-            "starts_with(http.host, http.request.uri.path)",
-            "lower(substring(http.host, 1)) != \"b\"",
-        ]).to_owned(),
+        _ => pick(
+            random,
+            &[
+                "http.host in $names",
+                "any(http.request.headers.names[*] in $names)",
+                "http.request.headers.names[0] wildcard \"a\"",
+                "len(http.host) == 2",
+                "url_decode(http.host) == \"ab\"",
+                "tcp.dstport & 1",
+                "ip.src in {10.0.0.0..10.9.0.1 2001:db8::/32}",
+                "ip.src in $office",
+                "not ip.src in $gone",
+                "concat(http.host, http.request.headers[\"a\"][1]) == \"ab\"",
+                "starts_with(http.host, http.request.uri.path)",
+                "lower(substring(http.host, 1)) != \"b\"",
+            ],
+        )
+        .to_owned(),
     }
 }
 
