@@ -4,6 +4,7 @@
 //! calls `check` with the same kind, so there is one answer to what is good.
 
 mod certificates;
+mod geoip;
 mod kill_switches;
 mod list;
 pub mod site_config;
@@ -18,6 +19,7 @@ use base::time::Timestamp;
 
 pub use table::{Column, ColumnType, Table};
 
+use crate::geo::Geography;
 use crate::lists::NamedList;
 use crate::package::{Caps, Described, Package};
 
@@ -30,6 +32,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &list::HOSTNAME,
     &list::ASN,
     &list::REDIRECT,
+    &geoip::GeoIp,
     &site_config::SiteConfig,
 ];
 
@@ -118,6 +121,8 @@ pub enum Value {
     Switches(Vec<Switch>),
     /// Certificates and keys, by name.
     Certificates(Vec<(String, String)>),
+    /// Where addresses are.
+    Geography(Arc<Geography>),
     /// A list that rules look things up in.
     List(Arc<NamedList>),
     /// A configuration; it is compiled and loaded by itself.

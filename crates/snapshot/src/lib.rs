@@ -5,6 +5,7 @@ mod compile;
 pub mod desired;
 pub mod diagnostic;
 pub mod generation;
+pub mod geo;
 pub mod kind;
 pub mod lists;
 pub mod outline;

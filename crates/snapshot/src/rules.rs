@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use expr::{Context, Filter, Phase, Steps, Truth, ValueExpression};
+use expr::{Context, Filter, Phase, RuleSet, Steps, Truth, ValueExpression};
 
 use crate::desired::rules::{CacheSettings, SecurityLevel};
 use crate::generation::{HostHeader, Origin, OriginHost, OriginTls};
@@ -50,6 +50,8 @@ pub struct Ruleset {
     /// What `skip` and kill switches call it: `account`, the name of the site, or the id of a `[[rulesets]]`.
     pub id: Arc<str>,
     rules: Vec<Rule>,
+    /// The same rules by what they ask, in the same order.
+    set: RuleSet,
 }
 
 /// One rule.
@@ -379,7 +381,7 @@ impl Rule {
 
     /// Whether its expression reads the body of requests.
     pub fn reads_body(&self) -> bool {
-        self.filter.source().contains("http.request.body.")
+        self.filter.reads().fields.iter().any(|field| field.field().name.starts_with("http.request.body."))
     }
 }
 
@@ -406,7 +408,8 @@ impl SiteRules {
 
 impl Ruleset {
     pub(crate) fn new(id: Arc<str>, rules: Vec<Rule>) -> Self {
-        Self { id, rules }
+        let set = RuleSet::new(rules.iter().map(|rule| rule.filter.clone()).collect());
+        Self { id, rules, set }
     }
 
     /// Its rules, in order.
@@ -425,12 +428,8 @@ impl Ruleset {
     /// Shows, in order, the rules that match and those of which nobody can say, until `see` returns false; with each, whether
     /// its expression used up its steps.
     pub fn visit<'s>(&'s self, context: &dyn Context, see: &mut dyn FnMut(&'s Rule, Truth, bool) -> bool) {
-        for rule in &self.rules {
-            let mut steps = Steps::new(STEPS_PER_RULE);
-            let truth = rule.filter.evaluate(context, &mut steps);
-            if truth != Truth::False && !see(rule, truth, steps.exhausted()) {
-                return;
-            }
-        }
+        self.set.matches(context, STEPS_PER_RULE, &mut |position, truth, exhausted| {
+            self.rules.get(position).is_none_or(|rule| see(rule, truth, exhausted))
+        });
     }
 }

@@ -17,6 +17,7 @@ use base::event::Ja4;
 use base::id::RequestId;
 use base::time::Timestamp;
 use expr::{Context, Fetched, FieldId, List, Value};
+use snapshot::geo::PlaceText;
 
 pub use self::body::Inspected;
 pub use self::response::{Answered, Timings};
@@ -24,7 +25,7 @@ use crate::connection::Connection;
 use crate::forwarded::{Client, Scheme};
 use crate::generation::{Generation, SiteRuntime};
 use crate::h1::syntax;
-use crate::lists::{Lists, Place};
+use crate::lists::Lists;
 use crate::message::{HeaderList, RequestHead};
 use crate::modules::RequestView;
 use crate::tls::{ClientHello, TlsFacts};
@@ -279,8 +280,8 @@ impl<'r> Facts<'r> {
         text(kept.get_or_init(all))
     }
 
-    fn place(&self) -> Place<'_> {
-        self.lists.place(self.address())
+    fn place(&self, what: PlaceText) -> Fetched<'_> {
+        client::known(self.lists.place(self.address(), what))
     }
 
     fn headers(&self) -> &parse::Headers {

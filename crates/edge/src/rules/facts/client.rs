@@ -58,17 +58,17 @@ impl Facts<'_> {
     }
 
     pub(super) fn latitude(&self) -> Fetched<'_> {
-        let Some(degrees) = self.place().latitude else { return Fetched::Unknown };
+        let Some((degrees, _)) = self.lists.position(self.address()) else { return Fetched::Unknown };
         text(self.client().texts().latitude.get_or_init(|| degrees.to_string()).as_bytes())
     }
 
     pub(super) fn longitude(&self) -> Fetched<'_> {
-        let Some(degrees) = self.place().longitude else { return Fetched::Unknown };
+        let Some((_, degrees)) = self.lists.position(self.address()) else { return Fetched::Unknown };
         text(self.client().texts().longitude.get_or_init(|| degrees.to_string()).as_bytes())
     }
 
     pub(super) fn metro(&self) -> Fetched<'_> {
-        let Some(code) = self.place().metro_code else { return Fetched::Unknown };
+        let Some(code) = self.lists.metro_code(self.address()) else { return Fetched::Unknown };
         text(self.client().texts().metro.get_or_init(|| code.to_string()).as_bytes())
     }
 

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use expr::{Array, Fetched, FieldId, Map, Value, fields};
+use snapshot::geo::PlaceText;
 
 use super::client::known;
 use super::{Facts, text};
@@ -164,19 +165,21 @@ fn tls(name: &str) -> Option<Read> {
 fn place(name: &str) -> Option<Read> {
     let name = name.strip_prefix("ip.src.")?;
     Some(match name {
-        "country" => |facts| known(facts.place().country),
-        "continent" => |facts| known(facts.place().continent),
-        "asnum" => |facts| facts.place().asnum.map_or(Fetched::Unknown, int),
-        "city" => |facts| known(facts.place().city),
-        "region" => |facts| known(facts.place().region),
-        "region_code" | "subdivision_1_iso_code" => |facts| known(facts.place().region_code),
-        "subdivision_2_iso_code" => |facts| known(facts.place().region_2_code),
-        "postal_code" => |facts| known(facts.place().postal_code),
+        "country" => |facts| known(facts.lists.country(facts.address())),
+        "continent" => |facts| facts.place(PlaceText::Continent),
+        "asnum" => |facts| facts.lists.system(facts.address()).map_or(Fetched::Unknown, int),
+        "city" => |facts| facts.place(PlaceText::City),
+        "region" => |facts| facts.place(PlaceText::Region),
+        "region_code" | "subdivision_1_iso_code" => |facts| facts.place(PlaceText::RegionCode),
+        "subdivision_2_iso_code" => |facts| facts.place(PlaceText::SecondRegionCode),
+        "postal_code" => |facts| facts.place(PlaceText::PostalCode),
         "metro_code" => |facts| facts.metro(),
         "lat" => |facts| facts.latitude(),
         "lon" => |facts| facts.longitude(),
-        "timezone.name" => |facts| known(facts.place().time_zone),
-        "is_in_european_union" => |facts| facts.place().in_european_union.map_or(Fetched::Unknown, bool),
+        "timezone.name" => |facts| facts.place(PlaceText::TimeZone),
+        "is_in_european_union" => {
+            |facts| facts.lists.in_european_union(facts.address()).map_or(Fetched::Unknown, bool)
+        }
         _ => return None,
     })
 }
