@@ -109,6 +109,8 @@ pub enum Reference {
     Schema,
     /// Every command and option, as Markdown.
     Cli,
+    /// Every field and function of the rules language, as Markdown.
+    Rules,
 }
 
 /// Where the running Rempart is found.

@@ -1,10 +1,9 @@
 //! Case files: facts of a request, then expressions with the truth, the value or the error they must give.
-#![expect(clippy::disallowed_methods, reason = "the cases are files; the tests are not the crate")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::expect_used,
-    reason = "what goes wrong here fails a test"
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on has failed"
 )]
 
 mod support;
