@@ -202,7 +202,9 @@ mod tests {
             Kind::Compare(left, _, right) => {
                 erase(left);
                 match right {
-                    Right::Literal(_, span) | Right::Regex(_, span) | Right::List(_, span) => *span = Span::default(),
+                    Right::Literal(_, span) | Right::Regex(_, span) | Right::List(_, span) => {
+                        *span = Span::default()
+                    }
                     Right::Set(items) => items.iter_mut().for_each(|(_, span)| *span = Span::default()),
                 }
             }
@@ -222,7 +224,8 @@ mod tests {
         assert!(sources.len() > 100);
         for (at, source) in sources.iter().enumerate() {
             let other = sources[(at * 7 + 3) % sources.len()];
-            let joined = ["and", "or", "xor"].map(|word| format!("({source}) {word} not ({other} {word} {source})"));
+            let joined =
+                ["and", "or", "xor"].map(|word| format!("({source}) {word} not ({other} {word} {source})"));
             for text in joined.iter().map(String::as_str).chain([*source]) {
                 let mut tree = parse(text).unwrap();
                 let mut again = parse(&tree.to_string()).unwrap_or_else(|fault| panic!("{tree}: {fault:?}"));

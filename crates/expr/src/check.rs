@@ -107,10 +107,8 @@ impl<'o> Checker<'o> {
         match (truths.is_empty(), nodes.is_empty()) {
             (true, _) => Ok(Checked::Truth(Node { span: node.span, kind: Kind::Join(joint, nodes) })),
             (false, true) => Ok(Checked::Truths(Truths::Join(joint, truths))),
-            (false, false) => {
-                Err(Fault::new(node.span, "expected value of type Bool, but got Array<Bool>")
-                    .hint("put the part with [*] into any(...) or all(...)"))
-            }
+            (false, false) => Err(Fault::new(node.span, "expected value of type Bool, but got Array<Bool>")
+                .hint("put the part with [*] into any(...) or all(...)")),
         }
     }
 
@@ -140,7 +138,8 @@ impl<'o> Checker<'o> {
             ast::Kind::Index(base, step) => {
                 let mut operand = self.path(base)?;
                 operand.kind = match (operand.kind, step) {
-                    (Type::Array(of), Step::At(_) | Step::Each) | (Type::Map(of), Step::Key(_) | Step::Each) => *of,
+                    (Type::Array(of), Step::At(_) | Step::Each)
+                    | (Type::Map(of), Step::Key(_) | Step::Each) => *of,
                     (kind, step) => {
                         let index = match step {
                             Step::At(position) => position.to_string(),
@@ -157,10 +156,8 @@ impl<'o> Checker<'o> {
                 operand.span = node.span;
                 Ok(operand)
             }
-            ast::Kind::Literal(_) => {
-                Err(Fault::new(node.span, "expected a field or a function")
-                    .hint("the field stands left of the operator"))
-            }
+            ast::Kind::Literal(_) => Err(Fault::new(node.span, "expected a field or a function")
+                .hint("the field stands left of the operator")),
             _ => Err(Fault::new(node.span, "expected a field or a function")),
         }
     }
@@ -219,7 +216,10 @@ impl<'o> Checker<'o> {
             let Some(parameter) = declared.parameters.get(position.min(last)) else { continue };
             let operand = self.operand(argument, parameter.kinds, parameter.written)?;
             if position > 0 && operand.mapped() {
-                return Err(Fault::new(argument.span, "[*] may stand only in the first argument of a function"));
+                return Err(Fault::new(
+                    argument.span,
+                    "[*] may stand only in the first argument of a function",
+                ));
             }
             operands.push(operand);
         }
@@ -241,10 +241,12 @@ impl<'o> Checker<'o> {
 
     fn allowed(&self, declared: &Declared, span: Span) -> Result<(), Fault> {
         match self.options.phase {
-            Some(phase) if !declared.phases.is_empty() && !declared.phases.contains(&phase) => Err(Fault::new(
-                span,
-                format!("the use of function {} is not allowed in phase {}", declared.name, phase.name()),
-            )),
+            Some(phase) if !declared.phases.is_empty() && !declared.phases.contains(&phase) => {
+                Err(Fault::new(
+                    span,
+                    format!("the use of function {} is not allowed in phase {}", declared.name, phase.name()),
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -339,13 +341,7 @@ impl<'o> Checker<'o> {
         Ok(())
     }
 
-    fn test(
-        &mut self,
-        left: &Operand,
-        operator: Operator,
-        right: &Right,
-        span: Span,
-    ) -> Result<Test, Fault> {
+    fn test(&mut self, left: &Operand, operator: Operator, right: &Right, span: Span) -> Result<Test, Fault> {
         let order = match operator {
             Operator::Equal => Some(Order::Equal),
             Operator::NotEqual => Some(Order::NotEqual),
@@ -377,9 +373,9 @@ impl<'o> Checker<'o> {
                     .map(Test::Wildcard)
                     .map_err(|reason| Fault::new(*at, reason))
             }
-            (Type::Bytes, Operator::Matches, _, Right::Regex(text, at)) => {
-                regex(text).map(|regex| Test::Matches(Box::new(regex))).map_err(|reason| Fault::new(*at, reason))
-            }
+            (Type::Bytes, Operator::Matches, _, Right::Regex(text, at)) => regex(text)
+                .map(|regex| Test::Matches(Box::new(regex)))
+                .map_err(|reason| Fault::new(*at, reason)),
             (Type::Int, _, _, Right::Set(items)) => {
                 let ranges: Result<Vec<_>, _> =
                     items.iter().map(|(item, at)| literal::int_range(item, *at)).collect();
@@ -391,7 +387,8 @@ impl<'o> Checker<'o> {
                 Ok(Test::InIps(literal::merged(ranges?)))
             }
             (Type::Bytes, _, _, Right::Set(items)) => {
-                let texts: Result<Vec<_>, _> = items.iter().map(|(item, at)| literal::bytes(item, *at)).collect();
+                let texts: Result<Vec<_>, _> =
+                    items.iter().map(|(item, at)| literal::bytes(item, *at)).collect();
                 let mut texts = texts?;
                 texts.sort_unstable();
                 texts.dedup();
@@ -400,13 +397,13 @@ impl<'o> Checker<'o> {
             (Type::Int | Type::Ip | Type::Bytes, _, _, Right::List(name, at)) => {
                 self.list(name, left.kind, *at)
             }
-            (kind, operator, ..) => Err(Fault::new(span, "unsupported operation for this type").hint(
-                match kind {
+            (kind, operator, ..) => {
+                Err(Fault::new(span, "unsupported operation for this type").hint(match kind {
                     Type::Bool => "a Bool stands alone: write it, or not before it".to_owned(),
                     Type::Array(_) | Type::Map(_) => format!("{kind} needs an index: [0], [\"key\"] or [*]"),
                     _ => format!("{} does not apply to {kind}", operator.text()),
-                },
-            )),
+                }))
+            }
         }
     }
 
@@ -522,6 +519,10 @@ fn regex(text: &str) -> Result<Regex, String> {
         .build()
         .map_err(|fault| {
             let text = fault.to_string();
-            text.lines().last().unwrap_or("invalid regular expression").trim_start_matches("error: ").to_owned()
+            text.lines()
+                .last()
+                .unwrap_or("invalid regular expression")
+                .trim_start_matches("error: ")
+                .to_owned()
         })
 }

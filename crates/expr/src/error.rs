@@ -122,9 +122,11 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
             row + column
         } else {
             let same = usize::from(left[row - 1] != right[column - 1]);
-            let mut least =
-                (rows[at - width] + 1).min(rows[at - 1] + 1).min(rows[at - width - 1] + same);
-            if row > 1 && column > 1 && left[row - 1] == right[column - 2] && left[row - 2] == right[column - 1]
+            let mut least = (rows[at - width] + 1).min(rows[at - 1] + 1).min(rows[at - width - 1] + same);
+            if row > 1
+                && column > 1
+                && left[row - 1] == right[column - 2]
+                && left[row - 2] == right[column - 1]
             {
                 least = least.min(rows[at - 2 * width - 2] + 1);
             }

@@ -216,11 +216,7 @@ impl<'e> Machine<'e, '_> {
     }
 
     /// Shows each element of an operand with `[*]`; what is missing inside an element is shown as Missing.
-    fn each(
-        &mut self,
-        operand: &'e Operand,
-        see: &mut dyn FnMut(&mut Self, Fetched<'e>) -> bool,
-    ) -> Whole {
+    fn each(&mut self, operand: &'e Operand, see: &mut dyn FnMut(&mut Self, Fetched<'e>) -> bool) -> Whole {
         match self.base(operand) {
             Fetched::Value(value) => self.unpack(value, &operand.steps, see).0,
             Fetched::Missing => Whole::Missing,
@@ -337,8 +333,7 @@ impl<'e> Machine<'e, '_> {
     fn test_ip(&mut self, value: IpAddr, test: &Test) -> Truth {
         match test {
             Test::Ip(order, right) => {
-                let found: Option<Ordering> =
-                    (value.is_ipv4() == right.is_ipv4()).then(|| value.cmp(right));
+                let found: Option<Ordering> = (value.is_ipv4() == right.is_ipv4()).then(|| value.cmp(right));
                 Truth::from(order.holds(found))
             }
             Test::InIps(ranges) => Truth::from(within(ranges, &value)),

@@ -45,14 +45,16 @@ impl<'s> Cursor<'s> {
     /// The word that stands here: letters, digits and the marks of addresses, numbers and ranges.
     pub fn peek_word(&self) -> &'s str {
         let rest = self.rest();
-        let end = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"_.:/-".contains(byte)).count();
+        let end =
+            rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"_.:/-".contains(byte)).count();
         &rest[..end]
     }
 
     /// The name that stands here: letters, digits, `_` and `.`.
     pub fn peek_name(&self) -> &'s str {
         let rest = self.rest();
-        let end = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(byte)).count();
+        let end =
+            rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(byte)).count();
         &rest[..end]
     }
 

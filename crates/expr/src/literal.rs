@@ -51,7 +51,9 @@ pub(crate) fn int_range(literal: &Literal, span: Span) -> Result<(i64, i64), Fau
     let (first, last) = word.split_once("..").unwrap_or((word, word));
     match (number(first), number(last)) {
         (Some(first), Some(last)) if first <= last => Ok((first, last)),
-        (Some(_), Some(_)) => Err(Fault::new(span, "incompatible range bounds").hint("the smaller comes first")),
+        (Some(_), Some(_)) => {
+            Err(Fault::new(span, "incompatible range bounds").hint("the smaller comes first"))
+        }
         _ => Err(Fault::new(span, "expected a whole number or a range a..b")),
     }
 }
@@ -72,12 +74,16 @@ pub(crate) fn ip_range(literal: &Literal, span: Span) -> Result<(IpAddr, IpAddr)
     if let Some((first, last)) = word.split_once("..") {
         return match (first.parse::<IpAddr>(), last.parse::<IpAddr>()) {
             (Ok(first), Ok(last)) if first.is_ipv4() == last.is_ipv4() && first <= last => Ok((first, last)),
-            (Ok(_), Ok(_)) => Err(Fault::new(span, "incompatible range bounds")
-                .hint("both of one family, the smaller first")),
+            (Ok(_), Ok(_)) => {
+                Err(Fault::new(span, "incompatible range bounds")
+                    .hint("both of one family, the smaller first"))
+            }
             _ => Err(Fault::new(span, "expected a range of IP addresses")),
         };
     }
-    let Some((address, bits)) = word.split_once('/') else { return ip(literal, span).map(|value| (value, value)) };
+    let Some((address, bits)) = word.split_once('/') else {
+        return ip(literal, span).map(|value| (value, value));
+    };
     let refused = || Fault::new(span, "expected an IP address or a network");
     let address: IpAddr = address.parse().map_err(|_| refused())?;
     let plain = !bits.is_empty() && bits.bytes().all(|digit| digit.is_ascii_digit());
@@ -87,7 +93,9 @@ pub(crate) fn ip_range(literal: &Literal, span: Span) -> Result<(IpAddr, IpAddr)
     }
     let first = masked(address, bits, bits);
     if first != address {
-        return Err(Fault::new(span, "the network has host bits set").hint(format!("did you mean {first}/{bits}?")));
+        return Err(
+            Fault::new(span, "the network has host bits set").hint(format!("did you mean {first}/{bits}?"))
+        );
     }
     Ok((first, last_of(first, bits)))
 }

@@ -267,7 +267,8 @@ impl Parser<'_> {
         } else {
             let word = self.cursor.peek_word();
             self.cursor.at += word.len();
-            let position = word.bytes().all(|byte| byte.is_ascii_digit()).then(|| word.parse().ok()).flatten();
+            let position =
+                word.bytes().all(|byte| byte.is_ascii_digit()).then(|| word.parse().ok()).flatten();
             Step::At(position.ok_or_else(|| {
                 Fault::new(self.cursor.from(start), "expected a position, a quoted key or *")
             })?)

@@ -30,7 +30,8 @@ fn every_case_file_holds() {
                 continue;
             };
             cases += 1;
-            let found = outcome(source, expected.starts_with("value ") || expected == "missing", phase, &request);
+            let found =
+                outcome(source, expected.starts_with("value ") || expected == "missing", phase, &request);
             if found != expected {
                 wrong.push(format!("{name}:{}: {source}\n  wanted {expected}\n  found  {found}", number + 1));
             }
@@ -115,11 +116,14 @@ fn explanations_name_every_node_and_value() {
     add_fact(&mut request, "http.host = shop.example");
     add_fact(&mut request, "cf.bot_management.score = unknown");
     let filter =
-        Filter::parse("http.host eq \"x\" or not cf.bot_management.score gt 30", &Options::default()).unwrap();
+        Filter::parse("http.host eq \"x\" or not cf.bot_management.score gt 30", &Options::default())
+            .unwrap();
     let lines: Vec<String> = filter
         .explain(&request)
         .into_iter()
-        .map(|line| format!("{} {} {:?} {}", line.depth, line.text, line.truth, line.value.unwrap_or_default()))
+        .map(|line| {
+            format!("{} {} {:?} {}", line.depth, line.text, line.truth, line.value.unwrap_or_default())
+        })
         .collect();
     assert_eq!(
         lines,

@@ -62,7 +62,10 @@ fn a_short_budget_gives_the_same_truth_or_none() {
         let whole = truth(&filter, &request);
         for most in [0, 1, 2, 3, 5, 8, 13] {
             let short = filter.evaluate(&request, &mut Steps::new(most));
-            assert!(short == whole || short == Truth::Unknown, "{source} with {most} steps: {short:?}, {whole:?}");
+            assert!(
+                short == whole || short == Truth::Unknown,
+                "{source} with {most} steps: {short:?}, {whole:?}"
+            );
         }
     }
 }

@@ -44,21 +44,30 @@ pub fn choose<'a>(
             Some(_) => {}
             None if !suits(*algorithm, response) => return None,
             // Of equals `max_by_key` takes the last.
-            None => return PREFERENCE.into_iter().rev().filter(|c| usable(*c).is_some()).max_by_key(|c| usable(*c)),
+            None => {
+                return PREFERENCE
+                    .into_iter()
+                    .rev()
+                    .filter(|c| usable(*c).is_some())
+                    .max_by_key(|c| usable(*c));
+            }
         }
     }
     None
 }
 
 /// Whether some visitor would get this response compressed. Then it depends on `Accept-Encoding`, for all of them.
-pub fn is_eligible(wanted: &[Algorithm], response: &ResponseHead, length: BodyLength, method: &Method) -> bool {
+pub fn is_eligible(
+    wanted: &[Algorithm],
+    response: &ResponseHead,
+    length: BodyLength,
+    method: &Method,
+) -> bool {
     let some = |coding: Coding| is_long_enough(length, coding);
     may_change(response, length, method)
         && wanted.iter().take_while(|algorithm| **algorithm != Algorithm::None).any(|algorithm| {
-            fixed(*algorithm).map_or_else(
-                || suits(*algorithm, response) && PREFERENCE.into_iter().any(some),
-                some,
-            )
+            fixed(*algorithm)
+                .map_or_else(|| suits(*algorithm, response) && PREFERENCE.into_iter().any(some), some)
         })
 }
 

@@ -8,18 +8,21 @@ use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 use super::Coding;
 use crate::message::BodyLength;
 
-/// zlib's own middle: half the time of the usual 6 for some percents more bytes.
+/// Two thirds of the time of the usual 6 for some percents more bytes.
 const GZIP_LEVEL: u32 = 4;
 /// What the window of deflate can be at most, as a power of two.
 const GZIP_WINDOW: u8 = 15;
-/// The highest that is fast enough for content made for one visitor.
+/// The highest that is fast enough for content made for one visitor: 5 splits blocks, takes up to 25 times as long, and
+/// 32 MiB where a short length is known.
 const BROTLI_QUALITY: u32 = 4;
-/// 256 KiB, as a power of two: pages and scripts are shorter, and the memory of a response is bounded by it.
-const BROTLI_WINDOW: u32 = 18;
+/// 128 KiB, as a power of two: twice that saves nothing on pages, and the memory of a response is bounded by it.
+const BROTLI_WINDOW: u32 = 17;
+/// Of content said to be 1 MiB or more, the encoder makes tables of 4 MiB.
+const BROTLI_LARGEST_HINT: u32 = (1 << 20) - 1;
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
 /// As for Brotli.
-const ZSTD_WINDOW: u32 = 18;
+const ZSTD_WINDOW: u32 = 17;
 
 /// A compressor.
 pub enum Coder {
@@ -99,9 +102,10 @@ fn brotli(quality: u32, length: BodyLength) -> BrotliEncoderStateStruct<Standard
     let mut window = BROTLI_WINDOW;
     if let BodyLength::Exact(bytes) = length {
         // RFC 7932 section 9.1: a window is 16 bytes short of its power of two, and 10 is the least one.
-        let needed = bytes.saturating_add(16).checked_next_power_of_two().map_or(u64::BITS, u64::trailing_zeros);
+        let needed =
+            bytes.saturating_add(16).checked_next_power_of_two().map_or(u64::BITS, u64::trailing_zeros);
         window = needed.clamp(10, BROTLI_WINDOW);
-        let hint = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let hint = u32::try_from(bytes).map_or(BROTLI_LARGEST_HINT, |bytes| bytes.min(BROTLI_LARGEST_HINT));
         state.set_parameter(BrotliEncoderParameter::BROTLI_PARAM_SIZE_HINT, hint);
     }
     state.set_parameter(BrotliEncoderParameter::BROTLI_PARAM_QUALITY, quality);

@@ -111,7 +111,8 @@ const TYPES: &[(Worth, &[&str])] = &[
 pub fn worth(content_type: &[u8]) -> Worth {
     let name = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let is = |entry: &str| {
-        let begins = name.get(..entry.len()).is_some_and(|start| start.eq_ignore_ascii_case(entry.as_bytes()));
+        let begins =
+            name.get(..entry.len()).is_some_and(|start| start.eq_ignore_ascii_case(entry.as_bytes()));
         begins && (entry.ends_with('/') || name.len() == entry.len())
     };
     let row = TYPES.iter().find(|(_, entries)| entries.iter().any(|entry| is(entry)));

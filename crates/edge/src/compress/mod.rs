@@ -47,7 +47,7 @@ impl Coding {
     pub const fn memory(self) -> usize {
         match self {
             Self::Gzip => 384 << 10,
-            Self::Brotli => 1536 << 10,
+            Self::Brotli => 3 << 20,
             Self::Zstd => 1536 << 10,
         }
     }
@@ -61,8 +61,8 @@ pub struct Room {
     used: Cell<usize>,
 }
 
-/// What a thread may hold by default: 48 bodies with Brotli or Zstandard at the same moment, or 192 with gzip.
-pub const ROOM_PER_THREAD: usize = 72 << 20;
+/// What a thread may hold by default: 32 bodies with Brotli at the same moment, 64 with Zstandard, or 256 with gzip.
+pub const ROOM_PER_THREAD: usize = 96 << 20;
 
 impl Room {
     /// Room for `limit` bytes.

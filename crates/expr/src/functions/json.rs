@@ -18,7 +18,9 @@ pub fn string<'e>(machine: &mut Machine<'e, '_>, mut arguments: Arguments<'e>) -
 /// `lookup_json_integer(source, key...)`: missing when there is no such whole number; `42.0` is none.
 pub fn integer<'e>(machine: &mut Machine<'e, '_>, mut arguments: Arguments<'e>) -> Outcome<'e> {
     Ok(match looked_up(machine, &mut arguments)? {
-        Some(Found::Number(number)) => number.map_or(Fetched::Missing, |number| Fetched::Value(Value::Int(number))),
+        Some(Found::Number(number)) => {
+            number.map_or(Fetched::Missing, |number| Fetched::Value(Value::Int(number)))
+        }
         _ => Fetched::Missing,
     })
 }

@@ -182,7 +182,9 @@ impl<'e> Arguments<'e> {
     }
 
     fn get(&mut self, machine: &mut Machine<'e, '_>, position: usize) -> Fetched<'e> {
-        if position == 0 && let Some(first) = self.first.take() {
+        if position == 0
+            && let Some(first) = self.first.take()
+        {
             return first;
         }
         self.all.get(position).map_or(Fetched::Missing, |operand| machine.value(operand))

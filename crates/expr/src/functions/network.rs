@@ -21,10 +21,7 @@ pub fn cidr6<'e>(machine: &mut Machine<'e, '_>, mut arguments: Arguments<'e>) ->
     Ok(Fetched::Value(Value::Ip(masked(address, 32, six))))
 }
 
-fn address<'e>(
-    machine: &mut Machine<'e, '_>,
-    arguments: &mut Arguments<'e>,
-) -> Result<IpAddr, Fetched<'e>> {
+fn address<'e>(machine: &mut Machine<'e, '_>, arguments: &mut Arguments<'e>) -> Result<IpAddr, Fetched<'e>> {
     match arguments.get(machine, 0) {
         Fetched::Value(Value::Ip(address)) => Ok(address),
         Fetched::Value(_) => Err(Fetched::Unknown),

@@ -27,7 +27,8 @@ fn parts(text: &[u8]) -> Vec<Part> {
             at += 2;
             continue;
         }
-        let digits = rest.strip_prefix(b"{").map(|inner| inner.iter().take_while(|d| d.is_ascii_digit()).count());
+        let digits =
+            rest.strip_prefix(b"{").map(|inner| inner.iter().take_while(|d| d.is_ascii_digit()).count());
         if *byte == b'$'
             && let Some(length @ 1..=3) = digits
             && rest.get(length + 1) == Some(&b'}')

@@ -42,7 +42,9 @@ fn taken_apart(message: &[u8], separator: usize, url_safe: bool) -> Option<Taken
     // The MAC's own alphabet may have `-`, so the dash is the one that follows ten digits.
     let dashes = (0..message.len()).rev().filter(|at| message[*at] == b'-');
     for dash in dashes.take(MAC_BYTES * 2) {
-        let Some(digits) = dash.checked_sub(TIME_DIGITS).map(|start| (start, &message[start..dash])) else { continue };
+        let Some(digits) = dash.checked_sub(TIME_DIGITS).map(|start| (start, &message[start..dash])) else {
+            continue;
+        };
         if !digits.1.iter().all(u8::is_ascii_digit) {
             continue;
         }

@@ -30,21 +30,30 @@ pub fn comparison(random: &mut Random, plain: bool) -> String {
         3 => format!("{field} in {{{text} \"b\"}}"),
         4 => format!("tcp.dstport {order} {}", pick(random, &["1", "0x2", "-3"])),
         5 => format!("tcp.dstport in {{{} 2..3}}", pick(random, &["0", "1..1"])),
-        6 => pick(random, &["ip.src in {10.0.0.0/8 ::1}", "ip.src == 10.0.0.1", "ip.src in {::/0}"]).to_owned(),
+        6 => {
+            pick(random, &["ip.src in {10.0.0.0/8 ::1}", "ip.src == 10.0.0.1", "ip.src in {::/0}"]).to_owned()
+        }
         7 => pick(random, &["ssl", "true", "false"]).to_owned(),
         8 => format!("{field} wildcard {}", pick(random, &["\"A*\"", "\"*b\"", "\"*\""])),
         9 => format!("len({field}) {order} 1"),
         10 => format!("http.request.headers[\"a\"][0] {order} {text}"),
         11 => format!("{}(http.request.headers[\"a\"][*] {order} {text})", pick(random, &["any", "all"])),
         12 => format!("any(lower(http.request.headers.names[*])[*] {order} {text})"),
-        13 => format!("{}(http.request.headers.names[*] contains {text} xor not http.request.headers.names[*] {order} {text})", pick(random, &["any", "all"])),
-        _ => pick(random, &[
-            "ip.src in $office",
-            "not ip.src in $gone",
-            "concat(http.host, http.request.headers[\"a\"][1]) == \"ab\"",
-            "starts_with(http.host, http.request.uri.path)",
-            "lower(substring(http.host, 1)) != \"b\"",
-        ]).to_owned(),
+        13 => format!(
+            "{}(http.request.headers.names[*] contains {text} xor not http.request.headers.names[*] {order} {text})",
+            pick(random, &["any", "all"])
+        ),
+        _ => pick(
+            random,
+            &[
+                "ip.src in $office",
+                "not ip.src in $gone",
+                "concat(http.host, http.request.headers[\"a\"][1]) == \"ab\"",
+                "starts_with(http.host, http.request.uri.path)",
+                "lower(substring(http.host, 1)) != \"b\"",
+            ],
+        )
+        .to_owned(),
     }
 }
 
