@@ -47,7 +47,7 @@ impl Coding {
     pub const fn memory(self) -> usize {
         match self {
             Self::Gzip => 384 << 10,
-            Self::Brotli => 3 << 20,
+            Self::Brotli => 2560 << 10,
             Self::Zstd => 1536 << 10,
         }
     }
@@ -61,7 +61,7 @@ pub struct Room {
     used: Cell<usize>,
 }
 
-/// What a thread may hold by default: 32 bodies with Brotli at the same moment, 64 with Zstandard, or 256 with gzip.
+/// What a thread may hold by default: 38 bodies with Brotli at the same moment, 64 with Zstandard, or 256 with gzip.
 pub const ROOM_PER_THREAD: usize = 96 << 20;
 
 impl Room {
