@@ -7,6 +7,7 @@ mod accept;
 pub mod artefacts;
 pub mod bans;
 mod body_limit;
+pub mod compress;
 pub mod connection;
 pub mod deferred;
 mod edge;

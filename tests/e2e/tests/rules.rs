@@ -252,6 +252,39 @@ fn responses_are_answered_anew_changed_and_logged() {
 }
 
 #[test]
+fn responses_are_compressed_as_a_rule_says_and_curl_reads_them_back() {
+    let text = "a line of text that is worth it\n".repeat(2_000);
+    let body = text.clone();
+    let origin = Origin::answering(move |_| {
+        Reply::raw(format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nETag: \"a\"\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    });
+    let rules = rule(
+        "small",
+        "http_response_compression",
+        "http.response.content_type.media_type eq \"text/html\" and not http.request.uri.path eq \"/plain\"",
+        "\"compress_response\"\naction_parameters.algorithms = [{ name = \"gzip\" }, { name = \"auto\" }]",
+    );
+    let rempart = Rempart::with(&config(&origin, &rules));
+    for (target, accepted, expected) in [
+        ("/", "gzip, br, zstd", Some("gzip")),
+        ("/", "br;q=0.9, zstd;q=0.5", Some("br")),
+        ("/", "identity", None),
+        ("/plain", "gzip", None),
+    ] {
+        let answer = get(&rempart, target, &format!("Accept-Encoding: {accepted}\r\n"));
+        assert_eq!(answer.head.text("content-encoding").as_deref(), expected, "{target} {accepted}");
+        assert_eq!(answer.body.bytes.len() < text.len() / 4, expected.is_some());
+        assert_eq!(answer.head.text("etag").as_deref(), Some(if expected.is_some() { "W/\"a\"" } else { "\"a\"" }));
+    }
+    let url = format!("http://{}/", rempart.plain());
+    let output = std::process::Command::new("curl")
+        .args(["--silent", "--compressed", "--header", "Host: shop.test", &url])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), text);
+}
+
+#[test]
 fn a_rule_function_that_panics_fails_no_request_and_is_passed_over() {
     let origin = origin();
     let rules = [
