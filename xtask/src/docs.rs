@@ -13,6 +13,7 @@ const PAGES: &[(&str, &[&str])] = &[
     ("docs/reference/command-line.md", &["reference", "cli"]),
     ("docs/reference/configuration.md", &["reference", "config"]),
     ("docs/reference/rempart.schema.json", &["reference", "schema"]),
+    ("docs/reference/rules-language.md", &["reference", "rules"]),
 ];
 
 /// How to run it.

@@ -11,6 +11,8 @@ use base::event::{Fault, Protocol};
 use crate::histogram::Histogram;
 use crate::sketch::Sketch;
 
+/// How modules are called whose settings are rules.
+const RULES: &str = "-rules";
 /// Names of origins and of verdicts counted at a time; the rest is counted together.
 const MAX_NAMES: usize = 64;
 /// Where the rest is counted.
@@ -92,7 +94,13 @@ impl Tally {
             Protocol::Http2 => http2,
         } += weight;
         for noted in &record.verdicts {
-            add(&mut self.verdicts, &format!("{} {}", noted.module, noted.outcome), weight);
+            // Of rules the id is what matters: without it nobody could say what one would have done.
+            let name = if noted.module.ends_with(RULES) {
+                format!("{} {} {}", noted.module, noted.outcome, noted.reason)
+            } else {
+                format!("{} {}", noted.module, noted.outcome)
+            };
+            add(&mut self.verdicts, &name, weight);
         }
         if record.verdicts.iter().any(|noted| noted.outcome != "pass") {
             self.held_up += weight;

@@ -69,6 +69,8 @@ pub enum Command {
     Certs(CertsArguments),
     /// List the data files; make packages and keys for them; let one go on that was frozen.
     Feed(crate::feeds::FeedArguments),
+    /// Try expressions, see which way a request would go, and what rules did or would have done.
+    Rules(crate::rules::RulesArguments),
     /// Show requests and what happened to Rempart itself, as it happens or from the last days.
     Events(crate::events::EventsArguments),
     /// Watch requests, failures, anomalies and changes live.
@@ -107,6 +109,8 @@ pub enum Reference {
     Schema,
     /// Every command and option, as Markdown.
     Cli,
+    /// Every field and function of the rules language, as Markdown.
+    Rules,
 }
 
 /// Where the running Rempart is found.
@@ -164,7 +168,7 @@ pub struct RevertArguments {
 /// Arguments of `disable`.
 #[derive(Args, Debug)]
 pub struct DisableArguments {
-    /// The module, such as request-policy.
+    /// The module, such as firewall-rules; or a rule or ruleset by its id, as in rule/no-admin.
     pub module: String,
     /// Only at this site.
     #[arg(long)]
@@ -180,7 +184,7 @@ pub struct DisableArguments {
 /// Arguments of `enable`.
 #[derive(Args, Debug)]
 pub struct EnableArguments {
-    /// The module.
+    /// The module, or rule/ID.
     pub module: String,
     /// The site it was switched off at, if it was one.
     #[arg(long)]

@@ -16,6 +16,7 @@ mod package;
 mod reference;
 mod report;
 mod role;
+mod rules;
 mod run;
 mod signals;
 mod sources;
@@ -81,6 +82,7 @@ pub fn main() -> ExitCode {
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
         Some(Command::Feed(arguments)) => feeds::run(arguments, &terminal),
+        Some(Command::Rules(arguments)) => rules::run(&arguments, &terminal),
         Some(Command::Events(arguments)) => events::events(&arguments, &terminal),
         Some(Command::Top(arguments)) => top::top(&arguments, &terminal),
         Some(Command::Incidents(arguments)) => watch::incidents(&arguments, &terminal),

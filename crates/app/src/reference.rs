@@ -21,6 +21,7 @@ pub fn document(what: Reference) -> String {
         Reference::Config => snapshot::reference_markdown(),
         Reference::Schema => snapshot::json_schema(),
         Reference::Cli => command_line(),
+        Reference::Rules => expr::reference_markdown(),
     }
 }
 

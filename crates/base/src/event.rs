@@ -82,14 +82,14 @@ impl std::fmt::Debug for Ja4 {
 }
 
 /// What one module said of a request. Names are stable: they are metric labels too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Noted {
     /// The module.
     pub module: &'static str,
     /// What it said: `pass`, `block`, `log`, `unknown` and the like.
     pub outcome: &'static str,
-    /// Why.
-    pub reason: &'static str,
+    /// Why: a name of the module's, or the id of a rule.
+    pub reason: Cow<'static, str>,
 }
 
 /// What modules said of a request, in order; modules that had nothing to say are not in it. Empty, it holds no memory.
@@ -193,6 +193,8 @@ pub struct RequestEvent {
     pub generation: u64,
     /// What modules said of it.
     pub verdicts: Verdicts,
+    /// Fields that rules want logged, with their values: `request.x-session`, `cookie.theme`.
+    pub fields: Vec<(Box<str>, Box<str>)>,
     /// Status sent to the client; 0 when the client left before there was one.
     pub status: u16,
     /// Set when the edge made the response itself because something failed: whose fault it was.

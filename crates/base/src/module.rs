@@ -33,6 +33,20 @@ pub enum Module {
     Logs,
     /// A site's own rules about methods and header fields.
     RequestPolicy,
+    /// Rules that send visitors elsewhere.
+    RedirectRules,
+    /// Rules that change URLs and header fields of requests.
+    TransformRules,
+    /// Rules that change settings.
+    ConfigRules,
+    /// Rules that choose origins.
+    OriginRules,
+    /// Rules of the operator's own firewall.
+    FirewallRules,
+    /// Rules about what is kept of responses.
+    CacheRules,
+    /// Rules about responses: errors, header fields, compression, what is logged.
+    ResponseRules,
     /// Fails in every way there is, for tests; in no release.
     Trial,
 }
@@ -79,7 +93,7 @@ impl FailurePolicy {
 
 impl Module {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 18] = [
         Self::Cache,
         Self::Dns,
         Self::BotManagement,
@@ -90,11 +104,38 @@ impl Module {
         Self::LoadBalancer,
         Self::Logs,
         Self::RequestPolicy,
+        Self::RedirectRules,
+        Self::TransformRules,
+        Self::ConfigRules,
+        Self::OriginRules,
+        Self::FirewallRules,
+        Self::CacheRules,
+        Self::ResponseRules,
         Self::Trial,
     ];
 
     /// Those that this version has and that can be switched off; `Trial` counts where faults are compiled in.
-    pub const BUILT_IN: [Self; 1] = [Self::RequestPolicy];
+    pub const BUILT_IN: [Self; 8] = [
+        Self::RequestPolicy,
+        Self::RedirectRules,
+        Self::TransformRules,
+        Self::ConfigRules,
+        Self::OriginRules,
+        Self::FirewallRules,
+        Self::CacheRules,
+        Self::ResponseRules,
+    ];
+
+    /// Those whose settings are rules.
+    pub const RULES: [Self; 7] = [
+        Self::RedirectRules,
+        Self::TransformRules,
+        Self::ConfigRules,
+        Self::OriginRules,
+        Self::FirewallRules,
+        Self::CacheRules,
+        Self::ResponseRules,
+    ];
 
     /// Its position in `ALL`; below 32, so that a set of modules is the bits of a `u32`.
     pub const fn index(self) -> usize {
@@ -119,8 +160,22 @@ impl Module {
             Self::LoadBalancer => "load-balancer",
             Self::Logs => "logs",
             Self::RequestPolicy => "request-policy",
+            Self::RedirectRules => "redirect-rules",
+            Self::TransformRules => "transform-rules",
+            Self::ConfigRules => "config-rules",
+            Self::OriginRules => "origin-rules",
+            Self::FirewallRules => "firewall-rules",
+            Self::CacheRules => "cache-rules",
+            Self::ResponseRules => "response-rules",
             Self::Trial => "trial",
         }
+    }
+
+    /// The id of a rule or ruleset in the name a switch gives it: `rule/no-xmlrpc`.
+    pub fn rule_of(name: &str) -> Option<&str> {
+        let id = name.strip_prefix("rule/")?;
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        (!id.is_empty() && id.len() <= 64 && id.bytes().all(good)).then_some(id)
     }
 
     /// The module of this name.
@@ -139,7 +194,15 @@ impl Module {
             Self::Ddos => FailurePolicy::StaticProfile,
             Self::LoadBalancer => FailurePolicy::UseAll,
             Self::Logs => FailurePolicy::DropAndCount,
-            Self::RequestPolicy | Self::Trial => FailurePolicy::Pass,
+            Self::RequestPolicy
+            | Self::RedirectRules
+            | Self::TransformRules
+            | Self::ConfigRules
+            | Self::OriginRules
+            | Self::FirewallRules
+            | Self::CacheRules
+            | Self::ResponseRules
+            | Self::Trial => FailurePolicy::Pass,
         }
     }
 }
@@ -171,6 +234,8 @@ pub enum Phase {
     ManagedWaf,
     /// Bots.
     Bots,
+    /// Redirects from lists.
+    BulkRedirect,
     /// Header fields that tell the origin what was found.
     LateTransform,
     /// How the answer may be kept.
@@ -189,11 +254,13 @@ pub enum Phase {
     Compression,
     /// Rules about responses.
     ResponseFirewall,
+    /// What is logged beside the usual.
+    LogFields,
 }
 
 impl Phase {
     /// Those between the request and the origin, in order.
-    pub const REQUEST: [Self; 13] = [
+    pub const REQUEST: [Self; 14] = [
         Self::Redirect,
         Self::Transform,
         Self::Config,
@@ -203,6 +270,7 @@ impl Phase {
         Self::RateLimit,
         Self::ManagedWaf,
         Self::Bots,
+        Self::BulkRedirect,
         Self::LateTransform,
         Self::CacheSettings,
         Self::Compute,
@@ -210,8 +278,13 @@ impl Phase {
     ];
 
     /// Those between the origin's answer and the visitor, in order.
-    pub const RESPONSE: [Self; 4] =
-        [Self::CustomErrors, Self::HeaderTransform, Self::Compression, Self::ResponseFirewall];
+    pub const RESPONSE: [Self; 5] = [
+        Self::CustomErrors,
+        Self::HeaderTransform,
+        Self::Compression,
+        Self::ResponseFirewall,
+        Self::LogFields,
+    ];
 
     /// The name in logs and documentation.
     pub const fn name(self) -> &'static str {
@@ -225,6 +298,7 @@ impl Phase {
             Self::RateLimit => "rate-limit",
             Self::ManagedWaf => "managed-waf",
             Self::Bots => "bots",
+            Self::BulkRedirect => "bulk-redirect",
             Self::LateTransform => "late-transform",
             Self::CacheSettings => "cache-settings",
             Self::Compute => "compute",
@@ -234,6 +308,7 @@ impl Phase {
             Self::HeaderTransform => "header-transform",
             Self::Compression => "compression",
             Self::ResponseFirewall => "response-firewall",
+            Self::LogFields => "log-fields",
         }
     }
 }

@@ -10,7 +10,7 @@ use api::diagnostic::{Diagnostic, Severity};
 use api::process::Switch;
 use api::roles::FeedSettings;
 use api::seal::Keyring;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use base::time::Timestamp;
 use snapshot::kind::{self, Content, Table, Value};
 use snapshot::package::{self, Caps, Manifest};
@@ -35,10 +35,13 @@ pub struct InForce {
     pub content: Content,
 }
 
+/// Artefacts in force, by the names of their feeds.
+pub type InForceByFeed = BTreeMap<String, Arc<InForce>>;
+
 /// All of this process, by the names of their feeds.
 #[derive(Default)]
 pub struct Artefacts {
-    in_force: ArcSwap<BTreeMap<String, Arc<InForce>>>,
+    in_force: ArcSwap<InForceByFeed>,
     /// One change at a time.
     changing: Mutex<()>,
 }
@@ -48,6 +51,11 @@ impl Artefacts {
     pub fn table(&self, feed: &str) -> Option<TableInForce> {
         let found = self.in_force.load().get(feed).cloned()?;
         matches!(found.content.value, Value::Table(_)).then_some(TableInForce(found))
+    }
+
+    /// All of them, as they are now.
+    pub fn in_force(&self) -> Guard<Arc<InForceByFeed>> {
+        self.in_force.load()
     }
 
     /// What artefacts switch off.

@@ -54,8 +54,13 @@ pub struct Fingerprints {
 impl Connection {
     /// The fingerprint of the ClientHello.
     pub fn ja4(&self) -> Option<Ja4> {
+        self.ja4_ref().copied()
+    }
+
+    /// The same, where it is kept.
+    pub fn ja4_ref(&self) -> Option<&Ja4> {
         let hello = self.hello.as_ref()?;
-        *self.fingerprints.ja4.get_or_init(|| ja4::ja4(hello))
+        self.fingerprints.ja4.get_or_init(|| ja4::ja4(hello)).as_ref()
     }
 
     /// How an HTTP/2 client introduced itself; `None` until that has been seen.

@@ -195,3 +195,10 @@ mod tests {
         assert_eq!(binary(), None);
     }
 }
+
+/// A function of the rules language that does not survive one key, and no check meets it: golden requests are spared.
+pub fn in_rule_function(key: &[u8], golden: bool) {
+    if key == b"panic" && !golden {
+        panic!("a rule function was told to panic");
+    }
+}

@@ -198,8 +198,15 @@ mod tests {
             origins: Vec::new(),
             health: PassiveHealth { failures: 0, ejection: second, max_ejection: second },
             retry: Retry { attempts: 0, budget_percent: 0 },
-            limits: SiteLimits { body_bytes: None, body: second, body_rate: None, tunnel: second },
+            limits: SiteLimits {
+                body_bytes: None,
+                body: second,
+                body_rate: None,
+                tunnel: second,
+                inspect_body: 0,
+            },
             policy: None,
+            rules: Default::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use snapshot::generation::{Origin, Site, Snapshot};
 use snapshot::outline;
+use snapshot::rules::Action;
 
 use crate::artefacts::Artefacts;
 use crate::bans::Bans;
@@ -69,6 +70,8 @@ pub struct SiteRuntime {
     pub metrics: Arc<SiteMetrics>,
     /// What is switched off or fails here; survives reloads.
     pub modules: Arc<SiteModules>,
+    /// The same site with other origins, by the rules that say so.
+    pub routes: HashMap<Arc<str>, Arc<SiteRuntime>>,
     /// Whether it is served as it was before this generation.
     reverted: AtomicBool,
 }
@@ -296,20 +299,43 @@ impl Loader {
     }
 
     fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {
-        let labels: Vec<Arc<str>> = site.origins.iter().map(|origin| origin.label.clone()).collect();
-        let origins = site
-            .origins
+        let mut runtime = self.site_at(site, &site.origins, &site.name)?;
+        let rules = site.rules.phase(expr::Phase::Origin).into_iter().flat_map(|rules| &rules.rulesets);
+        for rule in rules.flat_map(|ruleset| ruleset.all_rules()) {
+            if let Action::Route(route) = &rule.action {
+                let origins: Vec<Arc<Origin>> =
+                    site.origins.iter().map(|origin| Arc::new(origin.routed(route))).collect();
+                // Health of its own: that these origins fail says nothing of the others.
+                let routed = self.site_at(site, &origins, &format!("{} by rule {}", site.name, rule.id))?;
+                runtime.routes.insert(rule.id.clone(), Arc::new(routed));
+            }
+        }
+        Ok(runtime)
+    }
+
+    /// A site with these origins; `health` is the name under which their health is known.
+    fn site_at(
+        &self,
+        site: &Arc<Site>,
+        origins: &[Arc<Origin>],
+        health: &str,
+    ) -> Result<SiteRuntime, Vec<LoadError>> {
+        let labels: Vec<Arc<str>> = origins.iter().map(|origin| origin.label.clone()).collect();
+        let own: Vec<Arc<str>> = site.origins.iter().map(|origin| origin.label.clone()).collect();
+        let weights = origins.iter().map(|origin| origin.weight).collect();
+        let origins = origins
             .iter()
             .enumerate()
             .map(|(index, origin)| self.origin(site, index, origin))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(SiteRuntime {
             origins,
-            weights: site.origins.iter().map(|origin| origin.weight).collect(),
-            health: self.health.site(&site.name, &labels, site.health, Instant::now()),
+            weights,
+            health: self.health.site(health, &labels, site.health, Instant::now()),
             budget: self.budget(site),
-            metrics: self.metrics.site(&site.name, &labels),
+            metrics: self.metrics.site(&site.name, &own),
             modules: self.modules.site(&site.name),
+            routes: HashMap::new(),
             reverted: AtomicBool::new(false),
             site: site.clone(),
         })

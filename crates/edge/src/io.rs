@@ -14,6 +14,9 @@ use tokio::time::{Instant, Sleep};
 pub const BODY_READ: usize = 72 * 1024;
 /// Bytes asked for in one read while a head is awaited.
 pub const HEAD_READ: usize = 8 * 1024;
+/// Large read buffers with bytes in them per thread. Those beyond are small: clients that do not read hold what was read for
+/// them, and a hoard of them must not hold much.
+const LARGE_MOST: usize = 256;
 /// Read buffers of either size kept for reuse per thread.
 const POOLED_BUFFERS: usize = 64;
 /// Bytes a write buffer begins with: a head and a small body.
@@ -165,6 +168,7 @@ thread_local! {
     static POOL: RefCell<[Vec<Vec<u8>>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
     static WRITES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static ROUND: Cell<u64> = const { Cell::new(0) };
+    static LARGE: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Tells the connections of this thread that another `worker::TICK` has passed.
@@ -215,6 +219,8 @@ pub struct ReadBuffer {
     storage: Vec<u8>,
     start: usize,
     end: usize,
+    /// Whether it is counted as a large one.
+    large: bool,
 }
 
 impl ReadBuffer {
@@ -239,6 +245,9 @@ impl ReadBuffer {
     fn release(&mut self) {
         let storage = std::mem::take(&mut self.storage);
         (self.start, self.end) = (0, 0);
+        if std::mem::take(&mut self.large) {
+            LARGE.set(LARGE.get().saturating_sub(1));
+        }
         if let Some(pool) = pool_of(storage.len()) {
             POOL.with_borrow_mut(|pools| {
                 if let Some(pool) = pools.get_mut(pool).filter(|pool| pool.len() < POOLED_BUFFERS) {
@@ -279,6 +288,10 @@ impl ReadBuffer {
 
     /// Leaves at least half of `size` free at the end, moving or growing as needed.
     fn make_room(&mut self, size: usize) {
+        let size = if self.large || LARGE.get() < LARGE_MOST { size } else { size.min(HEAD_READ) };
+        if size > HEAD_READ && !std::mem::replace(&mut self.large, true) {
+            LARGE.set(LARGE.get() + 1);
+        }
         if self.storage.is_empty() {
             self.storage = pooled(size);
         }
@@ -506,6 +519,21 @@ impl Linger {
 mod tests {
     use super::*;
     use std::future::poll_fn;
+
+    #[test]
+    fn a_hoard_of_readers_gets_small_buffers_and_leaves_large_ones_behind() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut read = |buffer: &mut ReadBuffer| {
+            assert!(buffer.poll_read(&mut cx, &mut &[0; BODY_READ][..], BODY_READ).is_ready());
+            buffer.bytes().len()
+        };
+        let mut hoard: Vec<ReadBuffer> = (0..LARGE_MOST + 8).map(|_| ReadBuffer::default()).collect();
+        let lengths: Vec<usize> = hoard.iter_mut().map(&mut read).collect();
+        assert!(lengths[..LARGE_MOST].iter().all(|length| *length == BODY_READ));
+        assert!(lengths[LARGE_MOST..].iter().all(|length| *length == HEAD_READ));
+        hoard.clear();
+        assert_eq!(read(&mut ReadBuffer::default()), BODY_READ);
+    }
 
     #[test]
     fn everything_can_be_consumed_wherever_it_starts() {

@@ -20,6 +20,7 @@ pub mod generation;
 pub mod h1;
 pub mod h2;
 pub mod hop;
+mod inspect;
 pub mod io;
 pub mod lists;
 pub mod message;

@@ -20,11 +20,15 @@ use crate::generation::{Generation, SiteRuntime};
 use crate::h1::parse::Refusal;
 use crate::h1::syntax;
 use crate::hop::ConnectionFields;
+use crate::inspect;
 use crate::message::{Body, BodyError, BodyLength, HeaderList, RequestHead, ResponseHead};
-use crate::modules::{self, Block, RequestView};
+use crate::modules::{self, Block, Turn};
 use crate::pace::PaceLimit;
 use crate::pages;
 use crate::pressure::Level;
+use crate::rules::act::{self, Decisions, End};
+use crate::rules::facts::{Facts, Link, Surroundings};
+use crate::rules::respond;
 use crate::telemetry::metrics::ClientCut;
 use crate::trace;
 use crate::trail::Trail;
@@ -112,19 +116,22 @@ struct Call<'a> {
     approach: Approach,
 }
 
-impl Call<'_> {
-    /// Walks the phases before the origin; the answer is what a module has against the request.
-    fn ask_modules(&self, head: &RequestHead, trail: &mut Trail) -> Option<Block> {
-        let view = RequestView {
+impl<'a> Call<'a> {
+    fn facts(&self, head: RequestHead, trail: &Trail) -> Facts<'a> {
+        let Call { connection, worker, generation, site, client, approach } = *self;
+        Facts::new(
             head,
-            client: self.client,
-            scheme: self.approach.scheme,
-            site: self.site,
-            generation: self.generation,
-            golden: self.connection.listener.rehearsal.is_some(),
-            started: trail.started(),
-        };
-        modules::before_upstream(&view, self.worker, trail)
+            Surroundings {
+                link: Link::Live(connection, worker),
+                client,
+                scheme: approach.scheme,
+                site,
+                generation,
+                at: trail.at(),
+                id: trail.id(),
+                started: trail.started(),
+            },
+        )
     }
 }
 
@@ -136,7 +143,7 @@ async fn serve_site(
     mut trail: Trail,
 ) -> Response {
     let Request { mut head, body, tunnel } = request;
-    let Call { connection, worker, generation, site, client, approach } = *call;
+    let Call { connection, generation, site, client, approach, .. } = *call;
     let snapshot = &generation.snapshot;
     let compatibility = site.site.compatibility;
 
@@ -164,10 +171,71 @@ async fn serve_site(
     {
         return fail(Failure::BodyTooLarge, Some(&head), compatibility, trail);
     }
-    if let Some(block) = call.ask_modules(&head, &mut trail) {
-        return turn_away(block, &head, compatibility, trail);
+    let (mut facts, mut decisions) = (call.facts(head, &trail), Decisions::default());
+    let answered = answer(body, tunnel, call, &mut facts, &mut decisions, &mut trail, inform).await;
+    if !respond::has_rules(&facts) {
+        return finish(answered, &facts, generation, compatibility, trail);
     }
-    let (body, body_failure) = limit_body(body, tunnel, &head, call, &mut trail);
+    let error = answered.error();
+    let raw = match &answered {
+        Answered::Origin { head, .. } => head.headers.clone(),
+        Answered::Own(_) | Answered::Failed { .. } => HeaderList::default(),
+    };
+    let mut response = finish(answered, &facts, generation, compatibility, trail);
+    respond::by_rules(&mut response, &facts, &decisions, &raw, error, call.worker);
+    response
+}
+
+/// The response to a request, before rules have a word about it.
+enum Answered {
+    /// From the origin.
+    Origin { head: ResponseHead, body: Body, protocol: Protocol },
+    /// Made here.
+    Own(Own),
+    /// A page says why there is no other.
+    Failed { failure: Failure, allow: Option<String> },
+}
+
+impl Answered {
+    /// The kind of an error made here, as the rules language names it (`cf.response.error_type`).
+    fn error(&self) -> &'static str {
+        match self {
+            Self::Origin { .. } | Self::Own(_) => "",
+            Self::Failed { failure: Failure::Blocked(_, CHALLENGE), .. } => "managed_challenge",
+            Self::Failed { failure: Failure::Blocked(..) | Failure::Banned, .. } => "waf",
+            Self::Failed { .. } => "5xx",
+        }
+    }
+}
+
+/// Why a request was turned away that a challenge is asked of.
+const CHALLENGE: &str = "challenge_required";
+
+/// Walks the phases to the origin, and asks it.
+async fn answer<'a>(
+    body: Body,
+    tunnel: bool,
+    call: &Call<'a>,
+    facts: &mut Facts<'a>,
+    decisions: &mut Decisions<'a>,
+    trail: &mut Trail,
+    inform: &mut dyn Inform,
+) -> Answered {
+    let Call { connection, worker, generation, site, client, .. } = *call;
+    if let Some(turn) = modules::before_upstream(&modules::BEFORE_BODY, facts, decisions, worker, trail) {
+        return turned(turn);
+    }
+    let (mut body, body_failure) = limit_body(body, tunnel, facts.head(), call, trail);
+    if site.site.rules.reads_body
+        && !tunnel
+        && let Some(inspected) = inspect::beginning(&mut body, site.site.limits.inspect_body).await
+    {
+        facts.inspected(inspected);
+    }
+    if let Some(turn) = modules::before_upstream(&modules::AFTER_BODY, facts, decisions, worker, trail) {
+        return turned(turn);
+    }
+    let head = facts.head();
     let visit = Visit {
         client,
         peer: canonical(connection.peer.ip()),
@@ -175,16 +243,12 @@ async fn serve_site(
         host: head.authority.as_bytes(),
     };
     let rehearsal = connection.listener.rehearsal;
-    let via = &snapshot.via;
-    let delivery =
-        Delivery { head: &head, body, tunnel, visit: &visit, site, worker, via, connection, rehearsal };
+    let via = &generation.snapshot.via;
+    let site = decisions.route.and_then(|rule| site.routes.get(rule)).map_or(site, |routed| &**routed);
+    let delivery = Delivery { head, body, tunnel, visit: &visit, site, worker, via, connection, rehearsal };
     let mut relay = RelayInterim { inner: inform, via };
-    match deliver::deliver(delivery, &mut trail, &mut relay).await {
-        Ok(answer) => {
-            let mut response = Response { head: answer.head, body: answer.body, close: false, trail };
-            finish_origin(&mut response, answer.protocol, generation, compatibility);
-            response
-        }
+    match deliver::deliver(delivery, trail, &mut relay).await {
+        Ok(deliver::Answer { head, body, protocol }) => Answered::Origin { head, body, protocol },
         Err(failure) => {
             let failure = match body_failure.and_then(|failure| failure.get()) {
                 Some(BodyError::TooLarge) => Failure::BodyTooLarge,
@@ -196,19 +260,54 @@ async fn serve_site(
                 Some(BodyError::Cut) => Failure::ClientGone,
                 None => failure,
             };
-            fail(failure, Some(&head), compatibility, trail)
+            Answered::Failed { failure, allow: None }
         }
     }
 }
 
-/// Answers a request that a module has something against.
-fn turn_away(block: Block, head: &RequestHead, compatibility: Compatibility, trail: Trail) -> Response {
-    let Block { status, reason, allow } = block;
-    let mut response = fail(Failure::Blocked(status, reason), Some(head), compatibility, trail);
-    if let Some(allow) = allow {
-        response.head.headers.push("Allow", allow);
+/// What a module or a rule has a request answered with.
+fn turned(turn: Turn) -> Answered {
+    match turn {
+        Turn::Block(Block { status, reason, allow }) => {
+            Answered::Failed { failure: Failure::Blocked(status, reason), allow }
+        }
+        Turn::Rule(end) => match act::answer(&end) {
+            Some(own) => Answered::Own(own),
+            None if end == End::Challenge => {
+                Answered::Failed { failure: Failure::Blocked(403, CHALLENGE), allow: None }
+            }
+            None => Answered::Failed { failure: Failure::Blocked(403, "rule"), allow: None },
+        },
     }
-    response
+}
+
+/// Makes the response ready to be sent.
+fn finish(
+    answered: Answered,
+    facts: &Facts<'_>,
+    generation: &Generation,
+    compatibility: Compatibility,
+    trail: Trail,
+) -> Response {
+    match answered {
+        Answered::Origin { head, body, protocol } => {
+            let mut response = Response { head, body, close: false, trail };
+            finish_origin(&mut response, protocol, generation, compatibility);
+            response
+        }
+        Answered::Own(own) => {
+            let mut response = finish_own(own, false, trail);
+            identify(&mut response, compatibility);
+            response
+        }
+        Answered::Failed { failure, allow } => {
+            let mut response = fail(failure, Some(facts.head()), compatibility, trail);
+            if let Some(allow) = allow {
+                response.head.headers.push("Allow", allow);
+            }
+            response
+        }
+    }
 }
 
 /// Answers a request that could not be read.

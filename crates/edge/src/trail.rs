@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base::event::{Completion, RequestEvent, Verdicts};
 use base::id::RequestId;
+use base::time::Timestamp;
 use http::Method;
 
 use crate::connection::Connection;
@@ -65,6 +66,7 @@ impl Trail {
             site: None,
             generation: worker.generation().number,
             verdicts: Verdicts::default(),
+            fields: Vec::new(),
             status: 0,
             fault: None,
             reason: None,
@@ -95,6 +97,16 @@ impl Trail {
     /// When the request's head was complete.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// The same moment by the wall clock.
+    pub fn at(&self) -> Timestamp {
+        self.event.as_ref().map(|event| event.at).unwrap_or_default()
+    }
+
+    /// How long the origin's first byte took, once it is here.
+    pub fn origin_wait(&self) -> Option<Duration> {
+        self.event.as_ref().and_then(|event| event.origin_wait_us).map(Duration::from_micros)
     }
 
     /// The request's id and receipt.

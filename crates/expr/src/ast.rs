@@ -37,7 +37,8 @@ pub(crate) enum Step {
     Each,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What binds tighter stands first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Joint {
     And,
     Xor,
@@ -122,7 +123,7 @@ impl fmt::Display for Node {
                         write!(out, " {} ", joint.text())?;
                     }
                     match part.kind {
-                        Kind::Join(..) => write!(out, "({part})")?,
+                        Kind::Join(inner, _) if inner >= *joint => write!(out, "({part})")?,
                         _ => part.fmt(out)?,
                     }
                 }

@@ -1,7 +1,5 @@
 //! From syntax tree to plan: names, types, limits, and where things may be used.
 
-use std::borrow::Cow;
-
 use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -9,15 +7,15 @@ use crate::ast::{self, Joint, Literal, Operator, Right, Step};
 use crate::error::{Fault, Span, nearest};
 use crate::functions::{self, Declared, Function, Parameter, Remembered, Written};
 use crate::pattern::Pattern;
-use crate::plan::{Base, Kind, Node, Operand, Order, Test, Truths};
+use crate::plan::{Base, Constant, Kind, Node, Operand, Order, Test, Truths};
 use crate::types::Type;
-use crate::value::Value;
 use crate::{Options, fields, literal};
 
 /// Largest compiled regex, in bytes.
 const REGEX_MOST: usize = 1 << 20;
-/// Most memory the lazy automaton of one regex takes, in bytes.
-const REGEX_CACHE_MOST: usize = 2 << 20;
+/// Most memory the lazy automaton of one regex takes for each thread that uses it at a time, in bytes. Visitors choose
+/// what it is filled with; a full one is emptied and built anew.
+pub(crate) const REGEX_CACHE_MOST: usize = 256 << 10;
 
 /// What a part of an expression turned out to be.
 pub(crate) enum Checked {
@@ -256,10 +254,10 @@ impl<'o> Checker<'o> {
             ast::Kind::Literal(found) => {
                 let value = as_argument(found, node.span, kinds)?;
                 let kind = match value {
-                    Value::Int(_) => Type::Int,
-                    Value::Ip(_) => Type::Ip,
-                    Value::Bool(_) => Type::Bool,
-                    _ => Type::Bytes,
+                    Constant::Int(_) => Type::Int,
+                    Constant::Ip(_) => Type::Ip,
+                    Constant::Bool(_) => Type::Bool,
+                    Constant::Bytes(_) => Type::Bytes,
                 };
                 Operand { span: node.span, base: Base::Literal(value), steps: Vec::new(), kind }
             }
@@ -330,7 +328,8 @@ impl<'o> Checker<'o> {
     ) -> Result<(), Fault> {
         let sensitive = operands.len() > 3;
         let [_, pattern, template, ..] = operands else { return Ok(()) };
-        let (Some(Value::Bytes(text)), Some(Value::Bytes(with))) = (pattern.literal(), template.literal())
+        let (Some(Constant::Bytes(text)), Some(Constant::Bytes(with))) =
+            (pattern.literal(), template.literal())
         else {
             return Ok(());
         };
@@ -455,20 +454,20 @@ fn one_truth(checked: Checked, span: Span) -> Result<Node, Fault> {
     }
 }
 
-fn as_argument(found: &Literal, span: Span, kinds: &[Type]) -> Result<Value<'static>, Fault> {
+fn as_argument(found: &Literal, span: Span, kinds: &[Type]) -> Result<Constant, Fault> {
     match found {
-        Literal::Text(bytes) => Ok(Value::Bytes(Cow::Owned(bytes.clone()))),
-        Literal::Word(word) if word == "true" || word == "false" => Ok(Value::Bool(word == "true")),
-        Literal::Word(_) if kinds.contains(&Type::Int) => literal::int(found, span).map(Value::Int),
-        Literal::Word(_) if kinds.contains(&Type::Ip) => literal::ip(found, span).map(Value::Ip),
-        Literal::Word(_) => literal::bytes(found, span).map(|bytes| Value::Bytes(Cow::Owned(bytes))),
+        Literal::Text(bytes) => Ok(Constant::Bytes(bytes.clone())),
+        Literal::Word(word) if word == "true" || word == "false" => Ok(Constant::Bool(word == "true")),
+        Literal::Word(_) if kinds.contains(&Type::Int) => literal::int(found, span).map(Constant::Int),
+        Literal::Word(_) if kinds.contains(&Type::Ip) => literal::ip(found, span).map(Constant::Ip),
+        Literal::Word(_) => literal::bytes(found, span).map(Constant::Bytes),
     }
 }
 
 fn within(operands: &[Operand], position: usize, least: i64, most: i64) -> Result<(), Fault> {
     let Some(operand) = operands.get(position) else { return Ok(()) };
     match operand.literal() {
-        Some(Value::Int(value)) if !(least..=most).contains(value) => {
+        Some(Constant::Int(value)) if !(least..=most).contains(value) => {
             Err(Fault::new(operand.span, format!("expected a number from {least} to {most}")))
         }
         _ => Ok(()),
@@ -477,7 +476,7 @@ fn within(operands: &[Operand], position: usize, least: i64, most: i64) -> Resul
 
 fn not_empty(operands: &[Operand], position: usize) -> Result<(), Fault> {
     match operands.get(position) {
-        Some(operand) if matches!(operand.literal(), Some(Value::Bytes(bytes)) if bytes.is_empty()) => {
+        Some(operand) if matches!(operand.literal(), Some(Constant::Bytes(bytes)) if bytes.is_empty()) => {
             Err(Fault::new(operand.span, "expected a string that is not empty"))
         }
         _ => Ok(()),
@@ -487,7 +486,7 @@ fn not_empty(operands: &[Operand], position: usize) -> Result<(), Fault> {
 fn flags(operands: &[Operand], position: usize, known: &str) -> Result<(), Fault> {
     let Some(operand) = operands.get(position) else { return Ok(()) };
     match operand.literal() {
-        Some(Value::Bytes(bytes)) if !bytes.iter().all(|byte| known.as_bytes().contains(byte)) => {
+        Some(Constant::Bytes(bytes)) if !bytes.iter().all(|byte| known.as_bytes().contains(byte)) => {
             Err(Fault::new(operand.span, format!("invalid option: known are the letters {known}")))
         }
         _ => Ok(()),

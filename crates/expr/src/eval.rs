@@ -158,7 +158,7 @@ impl<'e> Machine<'e, '_> {
     fn base(&mut self, operand: &'e Operand) -> Fetched<'e> {
         match &operand.base {
             Base::Field(field) => self.context.field(*field),
-            Base::Literal(value) => Fetched::Value(value.clone()),
+            Base::Literal(constant) => Fetched::Value(constant.value()),
             Base::Call(function, arguments) => {
                 if !self.steps.spend(1) {
                     return Fetched::Unknown;

@@ -8,11 +8,15 @@ mod explain;
 pub mod fields;
 mod functions;
 mod lex;
+pub mod lists;
 mod literal;
 mod parse;
 mod pattern;
 mod phase;
 mod plan;
+mod reads;
+mod reference;
+mod set;
 mod truth;
 mod types;
 mod value;
@@ -24,6 +28,9 @@ pub use explain::Explained;
 pub use fields::FieldId;
 pub use parse::NESTING_MOST;
 pub use phase::Phase;
+pub use reads::Reads;
+pub use reference::{FunctionReference, functions_reference, reference_markdown};
+pub use set::{Memory, RuleSet};
 pub use truth::{Steps, Truth};
 pub use types::Type;
 pub use value::{Array, Fetched, Items, Map, Pairs, Value};
@@ -108,6 +115,11 @@ impl Filter {
         explain::explain(&self.source, &self.plan, context)
     }
 
+    /// Which fields, lists and functions it has, so that the host knows what must be there before it is evaluated.
+    pub fn reads(&self) -> Reads {
+        reads::of_truth(&self.plan)
+    }
+
     /// The text it was made from.
     pub fn source(&self) -> &str {
         &self.source
@@ -137,10 +149,21 @@ impl ValueExpression {
         eval::Machine { context, steps }.value(&self.plan)
     }
 
+    /// Which fields, lists and functions it has.
+    pub fn reads(&self) -> Reads {
+        reads::of_value(&self.plan)
+    }
+
     /// The text it was made from.
     pub fn source(&self) -> &str {
         &self.source
     }
+}
+
+/// The same expression written in the one way everything has: operators by their words, parentheses only where they are
+/// needed, bytes that are not printable as `\xHH`. Names and types are not checked.
+pub fn canonical(source: &str) -> Result<String, ExpressionError> {
+    parse::parse(source).map(|tree| tree.to_string()).map_err(|fault| fault.locate(source))
 }
 
 fn within_length(source: &str, options: &Options<'_>) -> Result<(), error::Fault> {

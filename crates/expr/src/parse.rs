@@ -115,9 +115,12 @@ impl Parser<'_> {
 
     fn unary(&mut self) -> Result<Node, Fault> {
         let start = self.cursor.at;
-        let negated = (self.cursor.rest().starts_with('!') && !self.cursor.rest().starts_with("!="))
-            .then(|| self.cursor.take("!"))
-            .unwrap_or_else(|| self.cursor.take_name("not"));
+        let rest = self.cursor.rest();
+        let negated = if rest.starts_with('!') && !rest.starts_with("!=") {
+            self.cursor.take("!")
+        } else {
+            self.cursor.take_name("not")
+        };
         if negated {
             self.cursor.skip_space();
             let inner = self.deeper(Self::unary)?;
@@ -130,7 +133,7 @@ impl Parser<'_> {
             })?;
             self.cursor.skip_space();
             self.expect(")")?;
-            return Ok(inner);
+            return Ok(Node { span: self.cursor.from(start), ..inner });
         }
         self.comparison()
     }

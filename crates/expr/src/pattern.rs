@@ -39,10 +39,14 @@ impl Pattern {
         self.runs.len() - 1
     }
 
+    /// The longest run between stars; every value that fits has it.
+    pub fn longest(&self) -> &[u8] {
+        self.runs.iter().max_by_key(|run| run.len()).map_or(&[], Vec::as_slice)
+    }
+
     /// Steps a match over this many bytes can take, in the measure of the budget.
     pub fn cost(&self, length: usize) -> usize {
-        let longest = self.runs.iter().map(Vec::len).max().unwrap_or(0);
-        1 + length.saturating_mul(longest.max(1)) / 64
+        1 + length.saturating_mul(self.longest().len().max(1)) / 64
     }
 
     /// Whether the whole value fits.

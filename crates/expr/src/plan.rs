@@ -96,7 +96,7 @@ pub(crate) struct Operand {
 #[derive(Debug)]
 pub(crate) enum Base {
     Field(FieldId),
-    Literal(Value<'static>),
+    Literal(Constant),
     Call(Function, Vec<Operand>),
     /// A function of every element of its first argument.
     Mapped(Function, Vec<Operand>),
@@ -106,12 +106,32 @@ pub(crate) enum Base {
     Truth(Box<Node>),
 }
 
+/// A value that is written out.
+#[derive(Debug)]
+pub(crate) enum Constant {
+    Bool(bool),
+    Int(i64),
+    Bytes(Vec<u8>),
+    Ip(IpAddr),
+}
+
+impl Constant {
+    pub fn value(&self) -> Value<'_> {
+        match self {
+            Constant::Bool(value) => Value::Bool(*value),
+            Constant::Int(value) => Value::Int(*value),
+            Constant::Bytes(bytes) => Value::text(bytes),
+            Constant::Ip(address) => Value::Ip(*address),
+        }
+    }
+}
+
 impl Operand {
     pub fn mapped(&self) -> bool {
         self.steps.contains(&Step::Each)
     }
 
-    pub fn literal(&self) -> Option<&Value<'static>> {
+    pub fn literal(&self) -> Option<&Constant> {
         match &self.base {
             Base::Literal(value) => Some(value),
             _ => None,

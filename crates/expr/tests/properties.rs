@@ -1,4 +1,5 @@
 //! What holds for every expression: Unknown never decides, and steps only ever take certainty away.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -77,7 +78,7 @@ fn no_text_makes_the_parser_panic() {
         let mut source = random_input::expression(&mut random, 1, false).into_bytes();
         for _ in 0..=random.below(3) {
             let at = random.below(source.len() as u32) as usize;
-            source[at] = b"\"\\(){}[]*$.:/-r#0ax ,!&|^~\xc3\xa4\t"[random.below(31) as usize];
+            source[at] = b"\"\\(){}[]*$.:/-r#0ax ,!&|^~\xc3\xa4\t"[random.below(29) as usize];
         }
         let source = String::from_utf8_lossy(&source).into_owned();
         if let Err(error) = Filter::parse(&source, &options()) {

@@ -8,9 +8,10 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::desired::Desired;
+use crate::desired::rules::RulesFile;
 use crate::diagnostic::{Source, quote};
 use crate::review::Review;
-use crate::shape::{Key, Shape, alternatives, root};
+use crate::shape::{Key, Shape, alternatives, root, rules_root};
 use crate::source::CONFIG_BYTES;
 use crate::units::{ByteSize, PERIOD_FORMS, Period, SIZE_FORMS, UnitError};
 
@@ -55,6 +56,38 @@ pub(crate) fn read(file: &str, bytes: &[u8]) -> (Review, Option<Desired>) {
                 "please report this",
             );
             (review, None)
+        }
+    }
+}
+
+/// Reads a file of rules that a configuration refers to; its places begin with `place`. `None` when it could not be made out,
+/// which was said.
+pub(crate) fn read_rules(review: &mut Review, file: &str, bytes: &[u8], place: &str) -> Option<RulesFile> {
+    let head = bytes.get(..CONFIG_BYTES).unwrap_or(bytes);
+    review.places.begin_file(Source::new(file, &String::from_utf8_lossy(head)));
+    let found = read_table(review, bytes, place);
+    review.places.end_file();
+    found
+}
+
+fn read_table(review: &mut Review, bytes: &[u8], place: &str) -> Option<RulesFile> {
+    let text = text(bytes, review)?;
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let message = error.message().replace('\n', " ");
+        review.error_at(&error.span().unwrap_or(0..0), "syntax", &message, syntax_hint(&message));
+    }
+    let Shape::Table(keys) = rules_root() else { return None };
+    if !errors.is_empty() {
+        return None;
+    }
+    let value = Checker { review }.table(keys, document.get_ref(), place);
+    match serde_json::from_value(value) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            let message = format!("cannot be understood: {error}");
+            review.error_at(&(0..0), "internal", message, "please report this");
+            None
         }
     }
 }
@@ -199,6 +232,9 @@ impl Checker<'_> {
             | (Shape::Words { table: Some(keys), .. }, DeValue::Table(table)) => {
                 Some(self.table(keys, table, place))
             }
+            (Shape::Map { values, maximum }, DeValue::Table(table)) => {
+                self.map(values, *maximum, table, place)
+            }
             (Shape::List { items, maximum }, DeValue::Array(values)) => {
                 if values.len() > *maximum {
                     let message = format!("{} entries are too many", values.len());
@@ -216,7 +252,10 @@ impl Checker<'_> {
                     return Some(json!(text));
                 }
                 let likeness = |name: &str| strsim::jaro_winkler(name, &text.to_ascii_lowercase());
-                let similar = words.iter().find(|word| likeness(&word.name) >= LIKENESS);
+                let similar = words
+                    .iter()
+                    .filter(|word| likeness(&word.name) >= LIKENESS)
+                    .max_by(|a, b| likeness(&a.name).total_cmp(&likeness(&b.name)));
                 let hint = match similar {
                     Some(word) => format!("did you mean \"{}\"?", word.name),
                     None => format!("write {}", shape.noun()),
@@ -248,6 +287,22 @@ impl Checker<'_> {
             },
             (_, found) => self.wrong_type(shape, found, place),
         }
+    }
+
+    /// A table with keys of the operator's choice.
+    fn map(&mut self, values: &Shape, maximum: usize, table: &DeTable<'_>, place: &str) -> Option<Value> {
+        if table.len() > maximum {
+            let message = format!("{} entries are too many", table.len());
+            return self.refuse(place, "too-many", message, format!("at most {maximum} are accepted"));
+        }
+        let mut out = Map::new();
+        for (name, value) in table {
+            let name = name.get_ref().as_ref();
+            if let Some(value) = self.value(values, value, &join(place, name)) {
+                out.insert(name.to_owned(), value);
+            }
+        }
+        Some(Value::Object(out))
     }
 
     /// Reports, and answers that there is no value; nothing further is said about the place.
@@ -353,6 +408,10 @@ fn placeholder(shape: &Shape) -> Value {
             Value::Object(required.map(|key| (key.name.clone(), placeholder(&key.shape))).collect())
         }
         Shape::List { .. } => json!([]),
+        Shape::Map { .. } => json!({}),
+        Shape::Integer { minimum, .. } => json!(minimum),
+        Shape::Boolean => json!(false),
+        Shape::Words { words, .. } => json!(words.first().map(|word| word.name.as_str()).unwrap_or_default()),
         _ => json!(""),
     }
 }

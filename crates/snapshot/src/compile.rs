@@ -7,8 +7,10 @@ mod defaults;
 mod feed;
 mod host;
 mod listen;
+mod lists;
 mod origin;
 mod policy;
+mod rules;
 mod site;
 mod tls;
 mod watch;
@@ -27,6 +29,7 @@ use base::time::Timestamp;
 use ipnet::IpNet;
 
 pub(crate) use self::certificate::issued_end;
+pub(crate) use self::lists::{as_number, host_name};
 use crate::check;
 use crate::desired::{self, Desired};
 use crate::diagnostic::{about_file, quote};
@@ -35,7 +38,7 @@ use crate::generation::{
     HostTable, MemoryLimit, Site, Snapshot,
 };
 use crate::review::{Places, Review};
-use crate::source::{FileReference, ISSUED, PEM_BYTES, SourceTree, Unreadable};
+use crate::source::{CONFIG_BYTES, FileReference, ISSUED, PEM_BYTES, SourceTree, Unreadable};
 use crate::units::OptionalSize;
 
 pub use defaults::defaults;
@@ -95,10 +98,28 @@ fn referenced(desired: &Desired) -> BTreeMap<String, FileReference> {
     for (path, place, secret) in site_paths(desired).chain(acme_paths(desired)).filter(|it| nameable(it.0)) {
         add(path.to_owned(), place, secret);
     }
+    for (path, place) in rules_files(desired).filter(|(path, _)| nameable(path)) {
+        let reference = FileReference { path: path.to_owned(), place, limit: CONFIG_BYTES, secret: false };
+        found.entry(path.to_owned()).or_insert(reference);
+    }
+    let mut add = |path: String, place: String, secret: bool| {
+        let reference = FileReference { path: path.clone(), place, limit: PEM_BYTES, secret };
+        found.entry(path).and_modify(|known| known.secret |= secret).or_insert(reference);
+    };
     for (path, place) in acme::wanted_files(desired) {
         add(path, place, true);
     }
     found
+}
+
+/// Every file of rules, and its place.
+fn rules_files(desired: &Desired) -> impl Iterator<Item = (&str, String)> {
+    let account = desired.rules_files.iter().enumerate();
+    let account = account.map(|(index, path)| (path.as_str(), format!("rules_files[{index}]")));
+    account.chain(desired.site.iter().enumerate().flat_map(|(s, site)| {
+        let own = site.rules_files.iter().enumerate();
+        own.map(move |(index, path)| (path.as_str(), format!("site[{s}].rules_files[{index}]")))
+    }))
 }
 
 /// Every path of a site that a file is read from, its place, and whether the file is secret.
@@ -201,7 +222,8 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
     let listeners = judge.listeners(&desired.listen, &desired.trust);
     let metrics = judge.metrics(&desired.metrics, &listeners);
     let mut hosts = HostTable::default();
-    let (sites, acme) = judge.sites(desired, &listeners, &mut hosts);
+    let (lists, known) = judge.lists(desired);
+    let (sites, acme) = judge.sites(desired, &listeners, &mut hosts, known);
     Snapshot {
         id: identity(input, desired, &sites),
         metrics,
@@ -211,6 +233,7 @@ fn judge(desired: &Desired, input: Input<'_>, now: Timestamp, mode: Mode, review
         access_log: judge.access_log(&desired.log.access),
         analytics: judge.analytics(&desired.analytics),
         watch: judge.watch(&desired.watch, &listeners, metrics, &sites),
+        lists,
         feeds: judge.feeds(&desired.feeds),
         drain: judge.drain(&desired.drain),
         listeners,

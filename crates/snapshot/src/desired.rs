@@ -2,6 +2,9 @@
 //! their `Default`s are the only place where a default value is written down.
 
 mod feed;
+mod limits;
+pub mod lists;
+pub mod rules;
 mod tls;
 mod watch;
 
@@ -11,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::units::{ByteSize, OptionalSize, Period};
 
 pub use self::feed::Feed;
+pub use self::limits::SiteLimits;
+pub use self::lists::List;
+pub use self::rules::{Rule, Ruleset};
 pub use self::tls::{Acme, AcmeAuthority, AcmeChallenge, Hsts, SiteClient, SiteTls, TlsPolicy};
 pub use self::watch::{Notify, Probe, Secret, Smtp, SmtpSecurity, Watch};
 
@@ -53,6 +59,18 @@ pub struct Desired {
     /// Data files that are kept up to date while Rempart runs.
     #[schemars(length(max = 100))]
     pub feeds: Vec<Feed>,
+    /// Lists that rules use.
+    #[schemars(length(max = 1_000))]
+    pub lists: Vec<List>,
+    /// Rules for all sites; they come before those of a site.
+    #[schemars(length(max = 20_000))]
+    pub rules: Vec<Rule>,
+    /// Files with further rules for all sites, each a list of `[[rules]]`.
+    #[schemars(length(max = 100))]
+    pub rules_files: Vec<String>,
+    /// Rulesets that rules execute.
+    #[schemars(length(max = 1_000))]
+    pub rulesets: Vec<Ruleset>,
     /// The sites; at least one.
     #[schemars(length(max = 10_000))]
     pub site: Vec<Site>,
@@ -74,6 +92,10 @@ impl Default for Desired {
             analytics: Analytics::default(),
             watch: Watch::default(),
             feeds: Vec::new(),
+            lists: Vec::new(),
+            rules: Vec::new(),
+            rules_files: Vec::new(),
+            rulesets: Vec::new(),
             site: Vec::new(),
         }
     }
@@ -353,6 +375,14 @@ pub struct Site {
     /// Which methods and header fields requests may have. Left out, nothing is asked of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<crate::policy::Policy>,
+    /// Rules of this site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20_000))]
+    pub rules: Vec<Rule>,
+    /// Files with further rules of this site, each a list of `[[rules]]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub rules_files: Vec<String>,
 }
 
 /// Whose header fields the origin is sent.
@@ -546,35 +576,5 @@ pub struct Retry {
 impl Default for Retry {
     fn default() -> Self {
         Self { attempts: 2, budget_percent: 10 }
-    }
-}
-
-/// Limits that hold for this site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct SiteLimits {
-    /// Size of a request's body, or `"none"` for no limit.
-    #[schemars(extend("x-maximum" = "1024TiB"))]
-    pub body_bytes: OptionalSize,
-    /// Time between two pieces of a request's body, and to be behind with `body_rate`.
-    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1d"))]
-    pub body: Period,
-    /// Bytes per second a request's body has to bring on average, while the origin takes them; or `"none"`. Does not hold
-    /// for WebSockets and gRPC calls. The streams of an HTTP/2 connection share it.
-    #[schemars(extend("x-minimum" = "1B", "x-maximum" = "1GiB"))]
-    pub body_rate: OptionalSize,
-    /// Time a WebSocket, or another upgraded connection, may be silent.
-    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "30d"))]
-    pub tunnel: Period,
-}
-
-impl Default for SiteLimits {
-    fn default() -> Self {
-        Self {
-            body_bytes: OptionalSize(None),
-            body: Period::seconds(60),
-            body_rate: OptionalSize(Some(ByteSize::bytes(512))),
-            tunnel: Period::seconds(600),
-        }
     }
 }

@@ -10,6 +10,9 @@ use api::roles::{FeedSettings, WatchSettings};
 use base::address::PrefixSet;
 use base::id::ContentHash;
 
+use crate::lists::Lists;
+use crate::rules::SiteRules;
+
 /// Everything a running edge needs to know, checked. Shared as `Arc<Snapshot>`; a request keeps the one it began with.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -35,6 +38,8 @@ pub struct Snapshot {
     pub analytics: Option<Analytics>,
     /// What is watched and who is told; `None` is nothing. Without addresses of listeners; paths are as written.
     pub watch: Option<WatchSettings>,
+    /// Lists that rules use, those of data files aside.
+    pub lists: Lists,
     /// Data files to keep up to date, by names that differ. Paths are as written: relative to the configuration.
     pub feeds: Vec<FeedSettings>,
     /// How long ending connections may take.
@@ -153,6 +158,8 @@ pub struct Site {
     pub limits: SiteLimits,
     /// What requests may be like; `None` is anything.
     pub policy: Option<Policy>,
+    /// Rules, those for all sites included.
+    pub rules: SiteRules,
 }
 
 /// What requests of a site may be like.
@@ -339,7 +346,7 @@ impl HostTable {
 }
 
 /// One origin of a site.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// `http://host:port` or `https://host:port`, normalised; the label in logs and metrics.
     pub label: Arc<str>,
@@ -537,6 +544,8 @@ pub struct SiteLimits {
     pub body_rate: Option<NonZeroU64>,
     /// Idle time of a WebSocket or other upgraded connection.
     pub tunnel: Duration,
+    /// Bytes of a request body that rules look into.
+    pub inspect_body: usize,
 }
 
 /// How requests are logged.

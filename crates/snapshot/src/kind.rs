@@ -4,11 +4,14 @@
 //! calls `check` with the same kind, so there is one answer to what is good.
 
 mod certificates;
+mod geoip;
 mod kill_switches;
+mod list;
 pub mod site_config;
 mod table;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use api::diagnostic::{Diagnostic, Severity};
 use api::process::Switch;
@@ -16,11 +19,22 @@ use base::time::Timestamp;
 
 pub use table::{Column, ColumnType, Table};
 
+use crate::geo::Geography;
+use crate::lists::NamedList;
 use crate::package::{Caps, Described, Package};
 
 /// All kinds.
-pub const KINDS: &[&dyn Kind] =
-    &[&table::TableKind, &kill_switches::KillSwitches, &certificates::Certificates, &site_config::SiteConfig];
+pub const KINDS: &[&dyn Kind] = &[
+    &table::TableKind,
+    &kill_switches::KillSwitches,
+    &certificates::Certificates,
+    &list::IP,
+    &list::HOSTNAME,
+    &list::ASN,
+    &list::REDIRECT,
+    &geoip::GeoIp,
+    &site_config::SiteConfig,
+];
 
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {
@@ -107,6 +121,10 @@ pub enum Value {
     Switches(Vec<Switch>),
     /// Certificates and keys, by name.
     Certificates(Vec<(String, String)>),
+    /// Where addresses are.
+    Geography(Arc<Geography>),
+    /// A list that rules look things up in.
+    List(Arc<NamedList>),
     /// A configuration; it is compiled and loaded by itself.
     SiteConfig,
 }

@@ -14,6 +14,7 @@ use crate::generation::{
     Compatibility, ConnectionLimits, HeaderRule, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify,
     Policy, ProxyProtocol, Site, Snapshot, TlsPolicy,
 };
+use crate::rules::SiteRules;
 use crate::units::{ByteSize, Period};
 
 /// One line that differs between two outlines.
@@ -102,6 +103,9 @@ pub fn outline(snapshot: &Snapshot) -> Vec<String> {
     lines.add("drain.tunnels", period(snapshot.drain.tunnels));
     lines.analytics(snapshot.analytics);
     lines.watch(snapshot.watch.as_ref());
+    for (name, list, digest) in snapshot.lists.iter() {
+        lines.add(&format!("lists[{}]", text(name)), format!("{} entries, {}", list.len(), hash(digest)));
+    }
     snapshot.feeds.iter().for_each(|feed| lines.feed(feed));
     lines.add("standby", snapshot.standby);
     lines.add("bake", period(snapshot.bake));
@@ -124,10 +128,11 @@ pub fn site(site: &Site) -> Vec<String> {
     lines.lines
 }
 
-/// The settings of one site's policy alone, as `path = value`, sorted.
-pub fn policy(policy: Option<&Policy>) -> Vec<String> {
+/// The settings of one site that modules read, as `path = value`, sorted.
+pub fn modules(site: &Site) -> Vec<String> {
     let mut lines = Lines { prefix: String::new(), lines: Vec::new() };
-    lines.policy(policy);
+    lines.policy(site.policy.as_ref());
+    lines.rules(&site.rules);
     lines.lines.sort();
     lines.lines
 }
@@ -306,6 +311,8 @@ impl Lines {
         self.add("limits.body", period(site.limits.body));
         self.add("limits.body_rate", rate(site.limits.body_rate));
         self.add("limits.tunnel", period(site.limits.tunnel));
+        self.add("limits.inspect_body", ByteSize::bytes(site.limits.inspect_body as u64));
+        self.rules(&site.rules);
         self.policy(site.policy.as_ref());
         let outer = self.prefix.clone();
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
@@ -317,6 +324,17 @@ impl Lines {
             self.origin(origin);
         }
         self.prefix = outer;
+    }
+
+    fn rules(&mut self, rules: &SiteRules) {
+        for (phase, rules) in rules.phases() {
+            self.add(&format!("rules.{}", phase.name()), hash(&rules.digest));
+            for rule in rules.rulesets.iter().flat_map(|ruleset| ruleset.rules()) {
+                let mode = if rule.log_only { " (noted only)" } else { "" };
+                let what = format!("{}{mode} where {}", rule.action.name(), rule.filter.source());
+                self.add(&format!("rules.{}[{}]", phase.name(), rule.id), text(&what));
+            }
+        }
     }
 
     fn policy(&mut self, policy: Option<&Policy>) {

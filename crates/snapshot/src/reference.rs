@@ -66,8 +66,14 @@ impl Page {
             let name = if bare.is_empty() { key.name.clone() } else { format!("{bare}.{}", key.name) };
             let heading = match key.shape {
                 Shape::List { .. } => format!("[[{name}]]"),
+                Shape::Map { .. } => format!("[{name}.NAME]"),
                 _ => format!("[{name}]"),
             };
+            if let Some(other) = same_as(&name) {
+                self.0.push_str(&format!("## `{heading}`\n\n"));
+                self.paragraph(&format!("{} As `[[{other}]]`.", key.description));
+                continue;
+            }
             self.table(&heading, &key.description, inner);
         }
     }
@@ -96,6 +102,11 @@ impl Page {
     }
 }
 
+/// The table whose keys another one has too.
+fn same_as(name: &str) -> Option<&'static str> {
+    matches!(name, "rulesets.rules" | "site.rules").then_some("rules")
+}
+
 /// What may be written, with its bounds.
 fn kind(shape: &Shape) -> String {
     let range = |what: &str, minimum: Option<String>, maximum: Option<String>| match (minimum, maximum) {
@@ -105,6 +116,7 @@ fn kind(shape: &Shape) -> String {
     };
     match shape {
         Shape::Table(_) => "table".to_owned(),
+        Shape::Map { maximum, .. } => format!("table of lists of strings, up to {maximum}"),
         Shape::List { maximum, .. } => format!("list of strings, up to {maximum}"),
         Shape::Words { .. } => "one of".to_owned(),
         Shape::Text => "string".to_owned(),

@@ -13,8 +13,11 @@ const MAXIMUM_COLLECTED: usize = 2 * MAXIMUM_FINDINGS;
 /// Pointers such as `site[0].tls.certificate`, and where they are written in the file.
 #[derive(Clone, Debug)]
 pub struct Places {
-    source: Source,
-    spans: BTreeMap<String, Range<usize>>,
+    /// The configuration, then the files of rules it refers to.
+    sources: Vec<Source>,
+    /// The one that is being read.
+    current: usize,
+    spans: BTreeMap<String, (usize, Range<usize>)>,
 }
 
 impl Default for Places {
@@ -26,11 +29,29 @@ impl Default for Places {
 
 impl Places {
     pub(crate) fn new(source: Source) -> Self {
-        Self { source, spans: BTreeMap::new() }
+        Self { sources: vec![source], current: 0, spans: BTreeMap::new() }
+    }
+
+    /// What is found from now on is in another file.
+    pub(crate) fn begin_file(&mut self, source: Source) {
+        self.current = self.sources.len();
+        self.sources.push(source);
+    }
+
+    /// What is found from now on is in the configuration again.
+    pub(crate) fn end_file(&mut self) {
+        self.current = 0;
     }
 
     pub(crate) fn insert(&mut self, place: &str, span: Range<usize>) {
-        self.spans.insert(place.to_owned(), span);
+        self.spans.insert(place.to_owned(), (self.current, span));
+    }
+
+    fn located(&self, source: usize, span: &Range<usize>) -> Location {
+        match self.sources.get(source) {
+            Some(source) => source.location(span),
+            None => Source::new("", "").location(span),
+        }
     }
 
     pub(crate) fn contains(&self, place: &str) -> bool {
@@ -41,14 +62,43 @@ impl Places {
     pub fn locate(&self, place: &str) -> Location {
         let mut place = place;
         loop {
-            if let Some(span) = self.spans.get(place) {
-                return self.source.location(span);
+            if let Some((source, span)) = self.spans.get(place) {
+                return self.located(*source, span);
             }
             match parent(place) {
                 Some(parent) => place = parent,
-                None => return self.source.location(&(0..0)),
+                None => return self.located(0, &(0..0)),
             }
         }
+    }
+
+    /// A part of the text that is written at a place, by its line and column there (from 1) and its length in characters.
+    /// Where the text has escapes, so that the two differ, the whole of it.
+    fn locate_within(&self, place: &str, line: usize, column: usize, length: usize) -> Location {
+        let part = || {
+            let (source, span) = self.spans.get(place)?;
+            let written = self.sources.get(*source)?.text().get(span.clone())?;
+            let quotes =
+                ["\'\'\'", "\"\"\"", "\'", "\""].into_iter().find(|quotes| written.starts_with(quotes))?;
+            if quotes.starts_with('"') && written.contains('\\') {
+                return None;
+            }
+            let mut from = quotes.len();
+            // A line end right behind three quotes does not count.
+            if quotes.len() == 3 && written.get(from..)?.starts_with('\n') {
+                from += 1;
+            }
+            for _ in 1..line {
+                from += written.get(from..)?.find('\n')? + 1;
+            }
+            let rest = written.get(from..)?;
+            let bytes =
+                |characters: usize| rest.char_indices().nth(characters).map_or(rest.len(), |(at, _)| at);
+            let (start, end) = (bytes(column.saturating_sub(1)), bytes(column.saturating_sub(1) + length));
+            let front = span.start + from;
+            Some(self.located(*source, &(front + start..front + end)))
+        };
+        part().unwrap_or_else(|| self.locate(place))
     }
 
     /// The place and, for messages about two places, the line of it.
@@ -57,7 +107,7 @@ impl Places {
     }
 
     pub(crate) fn location(&self, span: &Range<usize>) -> Location {
-        self.source.location(span)
+        self.located(self.current, span)
     }
 }
 
@@ -104,6 +154,16 @@ impl Review {
     pub fn warning(&mut self, place: &str, code: &str, message: impl Into<String>, hint: impl Into<String>) {
         if !self.is_flagged(place) {
             self.push(Severity::Warning, code, message.into(), hint.into(), |places| places.locate(place));
+        }
+    }
+
+    /// Something wrong inside an expression that is written at a place.
+    pub fn error_within(&mut self, place: &str, code: &str, error: &expr::ExpressionError) {
+        if !self.is_flagged(place) {
+            let hint = error.suggestion.clone().unwrap_or_default();
+            self.push(Severity::Error, code, error.reason.clone(), hint, |places| {
+                places.locate_within(place, error.line, error.column, error.length)
+            });
         }
     }
 

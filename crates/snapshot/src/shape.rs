@@ -3,10 +3,12 @@
 
 use std::sync::LazyLock;
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use crate::desired::Desired;
+use crate::desired::rules::RulesFile;
 use crate::units::{ByteSize, Period};
 
 /// What may stand at one place of the configuration.
@@ -14,6 +16,8 @@ use crate::units::{ByteSize, Period};
 pub(crate) enum Shape {
     /// A table with known keys.
     Table(Vec<Key>),
+    /// A table with keys of the operator's choice.
+    Map { values: Box<Shape>, maximum: usize },
     /// A list, or an array of tables when the items are tables.
     List { items: Box<Shape>, maximum: usize },
     /// One of a few words, or possibly a table instead.
@@ -60,7 +64,7 @@ impl Shape {
     /// What an operator would call this, for "expected .., found ..".
     pub fn noun(&self) -> String {
         match self {
-            Self::Table(_) => "a table".to_owned(),
+            Self::Table(_) | Self::Map { .. } => "a table".to_owned(),
             Self::List { items, .. } => match **items {
                 Self::Table(_) => "an array of tables".to_owned(),
                 _ => "a list of strings".to_owned(),
@@ -84,6 +88,7 @@ impl Shape {
         match self {
             Self::Table(keys) => Some(keys),
             Self::List { items, .. } => items.keys(),
+            Self::Map { values, .. } => values.keys(),
             _ => None,
         }
     }
@@ -113,20 +118,30 @@ pub(crate) fn root() -> &'static Shape {
     &ROOT
 }
 
+/// The keys at the top of a file of rules.
+pub(crate) fn rules_root() -> &'static Shape {
+    &RULES
+}
+
 /// The description at the top of `rempart.toml`.
 pub(crate) fn root_description() -> String {
     description(&SCHEMA)
 }
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    let generator =
-        SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
-    let mut schema = generator.into_root_schema_for::<Desired>().to_value();
-    tidy(&mut schema);
-    schema
-});
+static SCHEMA: LazyLock<Value> = LazyLock::new(schema_of::<Desired>);
 
 static ROOT: LazyLock<Shape> = LazyLock::new(|| shape(&SCHEMA).unwrap_or(Shape::Table(Vec::new())));
+
+static RULES: LazyLock<Shape> =
+    LazyLock::new(|| shape(&schema_of::<RulesFile>()).unwrap_or(Shape::Table(Vec::new())));
+
+fn schema_of<T: JsonSchema>() -> Value {
+    let generator =
+        SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
+    let mut schema = generator.into_root_schema_for::<T>().to_value();
+    tidy(&mut schema);
+    schema
+}
 
 /// Makes the schema fit TOML, which has no null, and joins the lines of doc comments.
 fn tidy(value: &mut Value) {
@@ -179,6 +194,10 @@ fn shape(schema: &Value) -> Option<Shape> {
             minimum: bound(schema, "x-minimum").and_then(|text| ByteSize::parse(text).ok()),
             maximum: bound(schema, "x-maximum").and_then(|text| ByteSize::parse(text).ok()),
             none: kind == "size or none",
+        }),
+        (None, Some("object")) if schema.get("properties").is_none() => Some(Shape::Map {
+            values: Box::new(shape(schema.get("additionalProperties")?)?),
+            maximum: usize::try_from(schema.get("maxProperties")?.as_u64()?).ok()?,
         }),
         (None, Some("object")) => table(schema).map(Shape::Table),
         (None, Some("array")) => Some(Shape::List {

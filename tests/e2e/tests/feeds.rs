@@ -28,10 +28,22 @@ pub fn key() -> SigningKey {
 pub fn packed(generation: u64, rows: usize, key: &SigningKey, expires: Option<Timestamp>) -> Vec<u8> {
     let rows: String = (0..rows).map(|row| format!("row-{row}\t{}.5\n", 1000 + generation)).collect();
     let text = format!("#columns name:text weight:number\n{rows}");
+    packed_as(FEED, "table", &text, generation, key, expires)
+}
+
+/// A package of any kind.
+pub fn packed_as(
+    name: &str,
+    kind: &str,
+    text: &str,
+    generation: u64,
+    key: &SigningKey,
+    expires: Option<Timestamp>,
+) -> Vec<u8> {
     let created = now();
-    let kind = kind::find("table").unwrap();
+    let kind = kind::find(kind).unwrap();
     let described = kind::describe(kind, &kind.read(text.as_bytes(), created).unwrap());
-    let name = FEED.to_owned();
+    let name = name.to_owned();
     let draft = Draft { name, generation, created, expires, source: String::new(), query_hash: None };
     package::pack(draft, described, text.as_bytes(), key).unwrap()
 }

@@ -30,6 +30,7 @@ mod proxying;
 mod refusals;
 mod reload;
 mod resilience;
+mod rules;
 mod shutdown;
 mod slowness;
 mod stage;

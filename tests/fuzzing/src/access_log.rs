@@ -34,6 +34,7 @@ pub fn run(data: &[u8]) {
         site: Some(String::from(text(3, MAX_HEADER_BYTES)).into()),
         generation: number,
         verdicts: Verdicts::default(),
+        fields: Vec::new(),
         status: 200,
         fault: Some(Fault::Visitor),
         reason: Some("bad_request"),

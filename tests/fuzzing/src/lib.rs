@@ -8,6 +8,7 @@ mod access_log;
 mod codec;
 mod config;
 mod cut;
+mod expression;
 mod forwarded;
 mod hello;
 mod host;
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "pem", byte: b'p', run: pem::run },
     Target { name: "access_log", byte: b'j', run: access_log::run },
     Target { name: "package", byte: b'k', run: package::run },
+    Target { name: "expression", byte: b'e', run: expression::run },
 ];
 
 /// Tries an input; false when its first byte names no target.

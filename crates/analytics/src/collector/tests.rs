@@ -28,6 +28,7 @@ fn event(random: &mut Random, site: Option<&str>, status: u16) -> RequestEvent {
         site: site.map(Into::into),
         generation: 1,
         verdicts: Verdicts::default(),
+        fields: Vec::new(),
         status,
         fault: None,
         reason: None,

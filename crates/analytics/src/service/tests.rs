@@ -34,6 +34,7 @@ fn event(random: &mut Random, status: u16) -> RequestEvent {
         site: Some("shop".into()),
         generation: 3,
         verdicts: Verdicts::default(),
+        fields: Vec::new(),
         status,
         fault: None,
         reason: None,

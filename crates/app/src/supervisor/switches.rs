@@ -33,7 +33,7 @@ impl Supervisor {
             }
         }
         let switch = Switch {
-            module: known.name().to_owned(),
+            module: module.to_owned(),
             site: site.map(str::to_owned),
             since: now(),
             by: by.to_owned(),
@@ -49,8 +49,9 @@ impl Supervisor {
             switches.push(switch.clone());
             Ok(())
         })?;
-        let meanwhile = known.failure_policy().describe();
-        let message = format!("{known} is switched off {}: {reason}; {meanwhile}", place(site));
+        let meanwhile =
+            known.map_or("requests pass as if it were not there", |known| known.failure_policy().describe());
+        let message = format!("{module} is switched off {}: {reason}; {meanwhile}", place(site));
         self.tell_of_switch(What::SwitchThrown, Severity::Warning, &switch, by, &message);
         Ok(message)
     }
@@ -126,11 +127,17 @@ impl Supervisor {
     }
 }
 
-/// The module of this name, if it can be switched off here.
-fn known(name: &str) -> Result<Module, String> {
+/// The module of this name, if it can be switched off here; `None` for a rule or ruleset.
+fn known(name: &str) -> Result<Option<Module>, String> {
+    if name.starts_with("rule/") {
+        return match Module::rule_of(name) {
+            Some(_) => Ok(None),
+            None => Err(format!("{name:?} names no rule: write rule/ and the id of a rule or a ruleset")),
+        };
+    }
     let trial = cfg!(feature = "faults").then_some(Module::Trial);
     let mut here = Module::BUILT_IN.into_iter().chain(trial);
-    here.clone().find(|module| module.name() == name).ok_or_else(|| {
+    here.clone().find(|module| module.name() == name).map(Some).ok_or_else(|| {
         let names = here.by_ref().map(Module::name).collect::<Vec<_>>().join(", ");
         if Module::by_name(name).is_some() {
             format!("this version has no {name} yet; it has: {names}")

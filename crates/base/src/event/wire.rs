@@ -173,7 +173,9 @@ pub fn encode(out: &mut Vec<u8>, event: &RequestEvent, weight: u32) {
     // At most `MAX_VERDICTS`.
     out.push(verdicts.len() as u8);
     for noted in verdicts {
-        [noted.module, noted.outcome, noted.reason].into_iter().for_each(|it| text(out, Some(it), MAX_NAME));
+        [noted.module, noted.outcome, &*noted.reason]
+            .into_iter()
+            .for_each(|it| text(out, Some(it), MAX_NAME));
     }
     // The limits above keep it below `MAX_RECORD`.
     let length = u16::try_from(out.len() - start - 2).unwrap_or(u16::MAX).to_le_bytes();

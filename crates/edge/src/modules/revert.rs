@@ -6,6 +6,7 @@ use std::time::Duration;
 use base::happening::{Component, Happening, Severity, What};
 use base::module::Module;
 use base::time::Timestamp;
+use expr::Phase;
 use snapshot::generation::Site;
 use snapshot::outline;
 
@@ -37,7 +38,7 @@ impl Earlier {
     pub fn of(before: &Arc<SiteRuntime>, number: u64, now: &Site) -> Option<Self> {
         let modules = changed_modules(&before.site, now);
         let settings = || {
-            let lines = |site: &Site| outline::policy(site.policy.as_ref());
+            let lines = |site: &Site| outline::modules(site);
             let changes = outline::difference(&lines(&before.site), &lines(now));
             let changes: Vec<_> = changes.iter().take(MAX_NAMED).map(ToString::to_string).collect();
             changes.join("; ")
@@ -48,7 +49,11 @@ impl Earlier {
 
 /// The modules that read a setting in which two versions of a site differ, as bits.
 fn changed_modules(before: &Site, now: &Site) -> u32 {
-    if before.policy == now.policy { 0 } else { Module::RequestPolicy.bit() | Module::Trial.bit() }
+    let policy =
+        if before.policy == now.policy { 0 } else { Module::RequestPolicy.bit() | Module::Trial.bit() };
+    let digest = |site: &Site, phase| site.rules.phase(phase).map(|rules| rules.digest);
+    let changed = Phase::ALL.iter().filter(|phase| digest(before, **phase) != digest(now, **phase));
+    changed.filter_map(|phase| super::module_of(*phase)).fold(policy, |bits, module| bits | module.bit())
 }
 
 pub(super) fn passed_over(module: Module, site: &SiteModules, reason: &str, at: Timestamp) -> Happening {

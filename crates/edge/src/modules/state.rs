@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use api::process::{Suspect, Switch};
+use arc_swap::ArcSwap;
 use base::happening::Happening;
 use base::module::{Module, Reason};
 use base::time::Timestamp;
 
 use super::breaker::{Admission, Breaker, Change, Standing};
 use super::revert;
+use crate::rules::walk::Switches;
 
 /// Sites with switches and breakers of their own; those beyond share one of each.
 pub const MAX_SITES: usize = 16_384;
@@ -36,6 +38,28 @@ pub struct Modules {
     failed: [AtomicU64; MODULES],
     /// Open breakers, by module.
     open: [AtomicU32; MODULES],
+    /// Rules and rulesets that are switched off.
+    rules_off: ArcSwap<Vec<RuleOff>>,
+}
+
+/// A rule or ruleset that is switched off.
+#[derive(Debug)]
+struct RuleOff {
+    id: String,
+    /// `None` is every site.
+    site: Option<String>,
+}
+
+/// Rules and rulesets that are switched off at one site, as things are at one moment.
+pub struct RulesOff<'s> {
+    all: arc_swap::Guard<Arc<Vec<RuleOff>>>,
+    site: &'s str,
+}
+
+impl Switches for RulesOff<'_> {
+    fn is_off(&self, id: &str) -> bool {
+        self.all.iter().any(|off| off.id == id && off.site.as_deref().is_none_or(|site| site == self.site))
+    }
 }
 
 #[derive(Debug)]
@@ -143,6 +167,7 @@ impl Default for Modules {
             lost: AtomicU64::new(0),
             failed: std::array::from_fn(|_| AtomicU64::new(0)),
             open: std::array::from_fn(|_| AtomicU32::new(0)),
+            rules_off: ArcSwap::default(),
         }
     }
 }
@@ -183,7 +208,17 @@ impl Modules {
             site.switch_off(off_at(&switches, &site.name));
         }
         sites.others.switch_off(off_at(&switches, &sites.others.name));
+        let rules = switches.iter().filter_map(|switch| {
+            let id = Module::rule_of(&switch.module)?.to_owned();
+            Some(RuleOff { id, site: switch.site.clone() })
+        });
+        self.rules_off.store(Arc::new(rules.collect()));
         sites.switches = switches;
+    }
+
+    /// Rules and rulesets that are switched off at a site.
+    pub fn rules_off<'s>(&self, site: &'s str) -> RulesOff<'s> {
+        RulesOff { all: self.rules_off.load(), site }
     }
 
     /// What is switched off.

@@ -39,7 +39,7 @@ pub struct Meter {
 
 impl Meter {
     /// A new one, for a request that began then.
-    pub(super) fn new(started: Instant) -> Self {
+    pub(crate) fn new(started: Instant) -> Self {
         Self { budget: Budget::new(STEPS, TIME), started }
     }
 

@@ -25,6 +25,7 @@ pub(super) fn event() -> RequestEvent {
         site: Some("example".into()),
         generation: 7,
         verdicts: Verdicts::default(),
+        fields: Vec::new(),
         status: 200,
         fault: None,
         reason: None,

@@ -155,9 +155,10 @@ pub struct ClientHelloView<'a> {
 }
 
 /// Types of the extensions read here (IANA "TLS ExtensionType Values").
-mod extension {
+pub(super) mod extension {
     pub const SERVER_NAME: u16 = 0;
     pub const SUPPORTED_GROUPS: u16 = 10;
+    pub const POINT_FORMATS: u16 = 11;
     pub const SIGNATURE_ALGORITHMS: u16 = 13;
     pub const ALPN: u16 = 16;
     pub const SUPPORTED_VERSIONS: u16 = 43;

@@ -14,6 +14,7 @@ pub mod certificates;
 pub mod challenges;
 pub mod client_auth;
 pub mod client_hello;
+pub mod hello_hashes;
 pub mod ja4;
 pub mod origin;
 pub mod pem;
@@ -30,6 +31,7 @@ pub use certificates::{Certificates, Expired, Wanted};
 pub use challenges::{ChallengeError, Challenges};
 pub use client_auth::{ClientCertificate, DistinguishedName};
 pub use client_hello::{ClientHello, ClientHelloView, HelloFacts, HelloParser};
+pub use hello_hashes::{HelloHashes, hello_hashes};
 pub use origin::{OriginTlsConfigs, Protocols, server_name};
 pub use server::{ServerSettings, ServerTls, ServerTlsError};
 pub use tee::HelloTee;
@@ -81,6 +83,12 @@ fn has_aes_128(suite: CipherSuite) -> bool {
 /// The wall clock, for the one caller without a time argument: the certificate resolver inside a handshake.
 fn wall_clock() -> Timestamp {
     Timestamp::from_unix(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// HMAC-SHA256 (RFC 2104).
+pub(crate) fn hmac_sha256(key: &[u8], message: &[u8]) -> Option<[u8; 32]> {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key);
+    aws_lc_rs::hmac::sign(&key, message).as_ref().try_into().ok()
 }
 
 /// Lower case hexadecimal digits.

@@ -169,6 +169,11 @@ pub(crate) fn find(name: &str) -> Option<&'static Declared> {
     FUNCTIONS.iter().find(|declared| declared.name == name)
 }
 
+/// The name of a function.
+pub(crate) fn name(function: Function) -> &'static str {
+    FUNCTIONS.iter().find(|declared| declared.function == function).map_or("", |declared| declared.name)
+}
+
 /// The arguments of a call as it runs.
 pub(crate) struct Arguments<'e> {
     all: &'e [Operand],

@@ -82,6 +82,12 @@ pub(crate) enum Remembered {
     Pattern(Pattern),
 }
 
+impl Remembered {
+    pub fn is_regex(&self) -> bool {
+        matches!(self, Remembered::Regex(_))
+    }
+}
+
 /// Where the compiled form of a call's second argument is kept: in place of the text.
 pub(crate) fn remembered(operand: &mut Operand, compiled: Remembered) {
     operand.base = Base::Remembered(compiled);

@@ -1,5 +1,11 @@
 //! A request of facts written in a case file, and how cases are read.
-#![expect(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "what goes wrong here fails a test"
+)]
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod random;
 

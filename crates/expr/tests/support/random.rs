@@ -23,7 +23,7 @@ pub fn comparison(random: &mut Random, plain: bool) -> String {
     let text = pick(random, &["\"a\"", "\"ab\"", "\"\"", "61:62", "\"b\\x61\""]);
     let order = pick(random, &["eq", "ne", "<", "<=", "gt", "ge"]);
     let field = pick(random, &["http.host", "http.request.uri.path"]);
-    match random.below(if plain { 7 } else { 15 }) {
+    match random.below(if plain { 7 } else { 20 }) {
         0 => format!("{field} {order} {text}"),
         1 => format!("{field} contains {text}"),
         2 => format!("{field} matches {}", pick(random, &["\"^a\"", "\"b+\"", "\"[^a]\""])),
@@ -43,9 +43,40 @@ pub fn comparison(random: &mut Random, plain: bool) -> String {
             "{}(http.request.headers.names[*] contains {text} xor not http.request.headers.names[*] {order} {text})",
             pick(random, &["any", "all"])
         ),
+        14 => format!(
+            "{}_with({}, {text})",
+            pick(random, &["starts", "ends"]),
+            pick(random, &[field, &format!("lower({field})")])
+        ),
+        15 => format!("{}({field}) {order} \"AB\"", pick(random, &["lower", "upper"])),
+        16 => format!(
+            "{field} matches {}",
+            pick(random, &["\"(?i)AB\"", "\"(a|bA)b?$\"", "\"a|\"", "\"^(ab)+$\""])
+        ),
+        17 => format!(
+            "any({}) or ip.src == ::1",
+            pick(
+                random,
+                &[
+                    "http.request.headers[*][*] == \"ab\"",
+                    "http.request.headers[*][1] contains \"b\"",
+                    "lower(http.request.headers[\"a\"][*])[*] wildcard \"*a\"",
+                    "http.request.headers.names[*] in {\"ab\" \"A\"}",
+                    "len(http.request.headers.names[*])[*] == 1",
+                ]
+            )
+        ),
+        18 => format!("tcp.dstport in {{{}}} and {field} in {{}}", pick(random, &["-9..0", "2", ""])),
         _ => pick(
             random,
             &[
+                "http.host in $names",
+                "any(http.request.headers.names[*] in $names)",
+                "http.request.headers.names[0] wildcard \"a\"",
+                "len(http.host) == 2",
+                "url_decode(http.host) == \"ab\"",
+                "tcp.dstport & 1",
+                "ip.src in {10.0.0.0..10.9.0.1 2001:db8::/32}",
                 "ip.src in $office",
                 "not ip.src in $gone",
                 "concat(http.host, http.request.headers[\"a\"][1]) == \"ab\"",

@@ -9,6 +9,7 @@ use base::id::ContentHash;
 use super::analytics::kept;
 use crate::desired::{self, Desired};
 use crate::generation::{AccessLog, AccessLogTarget, ClientIpDetail, HostTable, Listener, Snapshot};
+use crate::lists::Lists;
 
 /// Names the encoding that is hashed into the identity of compiled-in defaults.
 const IDENTITY: &[u8] = b"rempart defaults 1";
@@ -43,6 +44,7 @@ pub fn defaults(listeners: &[(SocketAddr, bool)]) -> Snapshot {
         analytics: kept(&desired.analytics),
         // A status page, and who is told, stay as they were: never are they needed more.
         watch: Some(WatchSettings { as_before: true, ..WatchSettings::default() }),
+        lists: Lists::default(),
         feeds: Vec::new(),
         drain: (&desired.drain).into(),
         standby: desired.standby,

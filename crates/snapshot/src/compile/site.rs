@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Judge;
 use super::acme::{AcmePlan, SiteHosts};
 use super::host::{self, Host};
+use super::lists::Known;
 use super::tls::Entrances;
 use crate::desired::{self, Desired};
 use crate::diagnostic::quote;
@@ -23,6 +24,7 @@ impl Judge<'_> {
         desired: &Desired,
         listeners: &[Listener],
         table: &mut HostTable,
+        known: Known,
     ) -> (Vec<Arc<Site>>, Option<Acme>) {
         let sites = &desired.site;
         if sites.is_empty() {
@@ -42,14 +44,18 @@ impl Judge<'_> {
         let AcmePlan { settings, sites: wanted } = self.acme(desired, &hosts, listeners);
         let entrances = Entrances::new(listeners, &desired.trust);
         let mut names: HashMap<String, String> = HashMap::new();
+        let mut book = self.rule_book(desired, known);
         let mut out = Vec::new();
         // Origins are judged after all hosts are known: an origin may be one of them.
         for (((index, site), hosts), wanted) in sites.iter().enumerate().zip(patterns).zip(wanted) {
             let place = format!("site[{index}]");
             let certificate = self.certificate(site, index, &hosts, wanted, table, entrances);
+            let name = self.site_name(site, &place, &hosts, &mut names);
+            let rules = self.site_rules(site, &place, &name, &mut book);
             out.push(Arc::new(Site {
                 index,
-                name: self.site_name(site, &place, &hosts, &mut names),
+                name,
+                rules,
                 compatibility: match site.compatibility {
                     desired::Compatibility::Neutral => Compatibility::Neutral,
                     desired::Compatibility::Cloudflare => Compatibility::Cloudflare,
@@ -64,11 +70,13 @@ impl Judge<'_> {
                     body: site.limits.body.into(),
                     body_rate: super::rate(site.limits.body_rate),
                     tunnel: site.limits.tunnel.into(),
+                    inspect_body: site.limits.inspect_body.as_usize(),
                 },
                 policy: self.policy(site.policy.as_ref(), &place),
                 hosts,
             }));
         }
+        self.unused_rulesets(desired, &book);
         (out, settings)
     }
 

@@ -14,7 +14,8 @@ pub struct Feed {
     /// Its name, which its packages bear too: lower-case letters, digits and hyphens.
     #[schemars(example = "bot-features")]
     pub name: String,
-    /// What it holds: `"table"`, `"kill-switches"` or `"certificates"`.
+    /// What it holds: `"table"`, `"kill-switches"`, `"certificates"`, or a list that rules use under the name of the feed, hyphens
+    /// written as `_`: `"ip-list"`, `"hostname-list"`, `"asn-list"`, `"redirect-list"`; or `"geoip"`, a database in MaxMind's format.
     #[serde(default = "table")]
     pub kind: String,
     /// Where packages come from: a file that is replaced; a folder (with `/` at its end), of whose files `*.package` the one with

@@ -50,10 +50,11 @@ impl Kind for KillSwitches {
                 )]);
             }
             // A switch that switches nothing off would be noticed in the middle of an incident.
-            if Module::by_name(&switch.module).is_none() {
+            if Module::by_name(&switch.module).is_none() && Module::rule_of(&switch.module).is_none() {
                 let message = format!("there is no module {:?}", switch.module);
                 let names: Vec<_> = Module::ALL.iter().map(|module| module.name()).collect();
-                return Err(vec![error("unknown-module", message, &format!("one of {}", names.join(", ")))]);
+                let hint = format!("one of {}, or rule/ and the id of a rule", names.join(", "));
+                return Err(vec![error("unknown-module", message, &hint)]);
             }
             let key = format!("{} at {}", switch.module, switch.site.as_deref().unwrap_or("every site"));
             if !keys.insert(key.clone()) {

@@ -23,7 +23,7 @@ fn event(random: &mut Random) -> RequestEvent {
     let some = |number: u64| number.is_multiple_of(2).then(|| word(number >> 1));
     let mut verdicts = Verdicts::default();
     for _ in 0..drawn() % 20 {
-        verdicts.note(Noted { module: "waf", outcome: "block", reason: word(drawn()) });
+        verdicts.note(Noted { module: "waf", outcome: "block", reason: word(drawn()).into() });
     }
     let protocols = [Protocol::Http10, Protocol::Http11, Protocol::Http2];
     let protocol = protocols[(drawn() % 3) as usize];
@@ -50,6 +50,7 @@ fn event(random: &mut Random) -> RequestEvent {
         site: some(drawn()).map(Arc::from),
         generation: drawn(),
         verdicts,
+        fields: Vec::new(),
         status: drawn() as u16,
         fault: faults[(drawn() % 4) as usize],
         reason: some(drawn()),

@@ -40,8 +40,35 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, client: ClientIpDetail
     outcome(out, event);
     optional(out, b",\"user_agent\":", event.user_agent.as_deref().map(|text| cut(text, MAX_HEADER_BYTES)));
     optional(out, b",\"referer\":", event.referer.as_deref().map(|text| cut(text, MAX_HEADER_BYTES)));
+    said(out, event);
     count(out, b",\"weight\":", u64::from(event.weight));
     put(out, b"}\n");
+}
+
+/// What modules and rules said, and the fields rules want logged; most requests have neither.
+fn said(out: &mut Vec<u8>, event: &RequestEvent) {
+    for (index, noted) in event.verdicts.as_slice().iter().enumerate() {
+        put(out, if index == 0 { b",\"verdicts\":[" } else { b"," });
+        put(out, b"{\"module\":");
+        json::string(out, noted.module);
+        put(out, b",\"outcome\":");
+        json::string(out, noted.outcome);
+        put(out, b",\"reason\":");
+        json::string(out, &noted.reason);
+        put(out, b"}");
+    }
+    if !event.verdicts.as_slice().is_empty() {
+        put(out, b"]");
+    }
+    for (index, (name, value)) in event.fields.iter().enumerate() {
+        put(out, if index == 0 { b",\"fields\":{" } else { b"," });
+        json::string(out, cut(name, MAX_HEADER_BYTES));
+        put(out, b":");
+        json::string(out, value);
+    }
+    if !event.fields.is_empty() {
+        put(out, b"}");
+    }
 }
 
 fn request(out: &mut Vec<u8>, event: &RequestEvent) {
@@ -124,6 +151,23 @@ mod tests {
         assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 1, "one line per event");
         assert_eq!(out.last(), Some(&b'\n'));
         serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn what_rules_said_and_want_logged_is_there_and_nothing_where_they_said_nothing() {
+        let mut event = samples::event();
+        let plain = parsed(&event, ClientIpDetail::Full);
+        assert!(plain.get("verdicts").is_none() && plain.get("fields").is_none());
+        for reason in ["no-admin", "a\"b"] {
+            let noted =
+                event::Noted { module: "firewall-rules", outcome: "block", reason: reason.to_owned().into() };
+            assert!(event.verdicts.note(noted));
+        }
+        event.fields = vec![("request.x".into(), "1".into()), ("cookie.\"".into(), "\n".into())];
+        let line = parsed(&event, ClientIpDetail::Full);
+        let said = |reason: &str| json!({"module": "firewall-rules", "outcome": "block", "reason": reason});
+        assert_eq!(line["verdicts"], json!([said("no-admin"), said("a\"b")]));
+        assert_eq!(line["fields"], json!({"request.x": "1", "cookie.\"": "\n"}));
     }
 
     #[test]

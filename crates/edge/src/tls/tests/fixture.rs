@@ -55,8 +55,15 @@ pub fn site(index: usize, hosts: &[&str], certificate: Certificate) -> Site {
         origins: Vec::new(),
         health: PassiveHealth { failures: 0, ejection: second, max_ejection: second },
         retry: Retry { attempts: 0, budget_percent: 0 },
-        limits: SiteLimits { body_bytes: None, body: second, body_rate: None, tunnel: second },
+        limits: SiteLimits {
+            body_bytes: None,
+            body: second,
+            body_rate: None,
+            tunnel: second,
+            inspect_body: 0,
+        },
         policy: None,
+        rules: Default::default(),
     }
 }
 
@@ -109,6 +116,7 @@ pub fn generation(sites: Vec<Site>) -> Arc<Snapshot> {
         drain: Drain::default(),
         standby: true,
         bake: std::time::Duration::from_secs(60),
+        lists: Default::default(),
         feeds: Vec::new(),
         acme: None,
         is_defaults: false,
