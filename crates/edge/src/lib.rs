@@ -25,6 +25,7 @@ pub mod io;
 pub mod lists;
 pub mod message;
 pub mod modules;
+pub mod normalise;
 mod pace;
 pub mod pages;
 pub mod pipeline;

@@ -160,6 +160,26 @@ pub struct Site {
     pub policy: Option<Policy>,
     /// Rules, those for all sites included.
     pub rules: SiteRules,
+    /// How paths are spelled before rules see them; `None` leaves them as they came.
+    pub normalize: Option<Normalize>,
+}
+
+/// How paths are spelled, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Normalize {
+    /// How.
+    pub way: Normalization,
+    /// Whether the origin gets them so too, and not only rules.
+    pub for_origin: bool,
+}
+
+/// Ways to spell a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalization {
+    /// RFC 3986 section 6.2.2.
+    Rfc3986,
+    /// The same, backslashes as slashes and several slashes as one.
+    Cloudflare,
 }
 
 /// What requests of a site may be like.

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod origin;
 pub mod pebble;
 pub mod ports;
+pub mod places;
 pub mod process;
 pub mod rempart;
 pub mod servers;
