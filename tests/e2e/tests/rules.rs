@@ -445,7 +445,7 @@ fn a_path_cannot_be_written_past_a_rule() {
             .raw(&settings);
         let rempart = Rempart::with(&config);
         assert_eq!(get(&rempart, "/admin", "").status, 403);
-        for path in ["/x/../admin", "/%61dmin", "//admin", "/x/%2e%2e/admin", "/.\\admin"] {
+        for path in ["/x/../admin", "/%61dmin", "//admin", "/x/%2e%2e/admin"] {
             assert_eq!(get(&rempart, path, "").status, admin, "{path} with {scope}");
         }
         origin.forget();
