@@ -69,6 +69,8 @@ pub enum Command {
     Certs(CertsArguments),
     /// List the data files; make packages and keys for them; let one go on that was frozen.
     Feed(crate::feeds::FeedArguments),
+    /// Install databases of where addresses are.
+    Geo(crate::geo::GeoArguments),
     /// Try expressions, see which way a request would go, and what rules did or would have done.
     Rules(crate::rules::RulesArguments),
     /// Show requests and what happened to Rempart itself, as it happens or from the last days.

@@ -194,17 +194,8 @@ fn order(place: &Place, request: Request, terminal: &Terminal) -> anyhow::Result
 }
 
 fn keygen(file: &Path, terminal: &Terminal) -> anyhow::Result<u8> {
-    let mut seed = [0; KEY_BYTES];
-    getrandom::fill(&mut seed).context("this machine has no randomness")?;
-    let public = SigningKey::from_seed(&seed)?.public();
-    let mut out = fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(file)
-        .with_context(|| format!("cannot make {}", file.display()))?;
-    writeln!(out, "{}", hexadecimal(&seed))?;
-    out.sync_all()?;
+    new_key(file)?;
+    let public = private_key(file)?.public();
     if terminal.json {
         terminal
             .print_json(&json!({ "public": public, "id": public.id().to_string(), "private_file": file }));
@@ -214,8 +205,23 @@ fn keygen(file: &Path, terminal: &Terminal) -> anyhow::Result<u8> {
     Ok(EXIT_OK)
 }
 
+/// Makes a private key in a file of its own, which must not exist.
+pub fn new_key(file: &Path) -> anyhow::Result<()> {
+    let mut seed = [0; KEY_BYTES];
+    getrandom::fill(&mut seed).context("this machine has no randomness")?;
+    let mut out = fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| format!("cannot make {}", file.display()))?;
+    writeln!(out, "{}", hexadecimal(&seed))?;
+    out.sync_all()?;
+    Ok(())
+}
+
 /// All of a file, or of standard input.
-fn read(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
+pub fn read(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
         io::stdin().lock().take(limit + 1).read_to_end(&mut bytes)
@@ -271,6 +277,49 @@ fn generate(arguments: &GenerateArguments, terminal: &Terminal) -> anyhow::Resul
     let source = format!("{} at {place}", Path::new(file).display());
     let of = Made { kind, payload: table.into_bytes(), source, query: Some(query) };
     make_and_put(&arguments.making, &of, terminal)
+}
+
+/// A package somebody installs at once: made, checked, put where a feed of this machine reads it.
+pub struct Installation {
+    /// Its kind.
+    pub kind: &'static str,
+    /// The data.
+    pub payload: Vec<u8>,
+    /// What it was made from, for people.
+    pub source: String,
+    /// Name of the feed.
+    pub name: String,
+    /// File with the private key.
+    pub key: PathBuf,
+    /// The package to write.
+    pub output: PathBuf,
+    /// Whether it may differ from the one before as much as it likes.
+    pub force: bool,
+}
+
+/// Makes and writes it; answers the exit code.
+pub fn install(installation: Installation, terminal: &Terminal) -> anyhow::Result<u8> {
+    let Installation { kind, payload, source, name, key, output, force } = installation;
+    let kind = kind::find(kind).with_context(|| format!("this version knows no {kind}"))?;
+    let making = Making {
+        output,
+        name,
+        key,
+        previous: None,
+        trust: Vec::new(),
+        generation: None,
+        expires: None,
+        expect_columns: None,
+        max_entries: None,
+        max_bytes: None,
+        force,
+    };
+    make_and_put(&making, &Made { kind, payload, source, query: None }, terminal)
+}
+
+/// The public key that belongs to the private one in a file.
+pub fn public_key(path: &Path) -> anyhow::Result<String> {
+    Ok(private_key(path)?.public().to_string())
 }
 
 fn make_and_put(arguments: &Making, of: &Made, terminal: &Terminal) -> anyhow::Result<u8> {

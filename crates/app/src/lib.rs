@@ -11,6 +11,7 @@ mod edge_process;
 mod events;
 mod feeder;
 mod feeds;
+mod geo;
 mod keeper;
 mod package;
 mod reference;
@@ -82,6 +83,7 @@ pub fn main() -> ExitCode {
         Some(Command::Upgrade(arguments)) => upgrade(&arguments, &terminal),
         Some(Command::Certs(arguments)) => certificates(&arguments, &terminal),
         Some(Command::Feed(arguments)) => feeds::run(arguments, &terminal),
+        Some(Command::Geo(arguments)) => geo::run(&arguments, &terminal),
         Some(Command::Rules(arguments)) => rules::run(&arguments, &terminal),
         Some(Command::Events(arguments)) => events::events(&arguments, &terminal),
         Some(Command::Top(arguments)) => top::top(&arguments, &terminal),

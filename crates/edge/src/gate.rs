@@ -207,6 +207,7 @@ mod tests {
             },
             policy: None,
             rules: Default::default(),
+            normalize: None,
         }
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::{ByteSize, OptionalSize, Period};
 
 pub use self::feed::Feed;
-pub use self::limits::SiteLimits;
+pub use self::limits::{Normalize, NormalizeScope, NormalizeType, SiteLimits};
 pub use self::lists::List;
 pub use self::rules::{Rule, Ruleset};
 pub use self::tls::{Acme, AcmeAuthority, AcmeChallenge, Hsts, SiteClient, SiteTls, TlsPolicy};
@@ -375,6 +375,9 @@ pub struct Site {
     /// Which methods and header fields requests may have. Left out, nothing is asked of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<crate::policy::Policy>,
+    /// How paths are spelled before rules see them.
+    #[serde(default)]
+    pub normalize: Normalize,
     /// Rules of this site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20_000))]

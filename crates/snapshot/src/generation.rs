@@ -11,7 +11,7 @@ use base::address::PrefixSet;
 use base::id::ContentHash;
 
 use crate::lists::Lists;
-use crate::rules::SiteRules;
+use crate::rules::{Normalize, SiteRules};
 
 /// Everything a running edge needs to know, checked. Shared as `Arc<Snapshot>`; a request keeps the one it began with.
 #[derive(Debug)]
@@ -160,6 +160,8 @@ pub struct Site {
     pub policy: Option<Policy>,
     /// Rules, those for all sites included.
     pub rules: SiteRules,
+    /// How paths are spelled before rules see them; `None` leaves them as they came.
+    pub normalize: Option<Normalize>,
 }
 
 /// What requests of a site may be like.

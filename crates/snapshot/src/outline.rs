@@ -14,7 +14,7 @@ use crate::generation::{
     Compatibility, ConnectionLimits, HeaderRule, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify,
     Policy, ProxyProtocol, Site, Snapshot, TlsPolicy,
 };
-use crate::rules::SiteRules;
+use crate::rules::{Normalization, SiteRules};
 use crate::units::{ByteSize, Period};
 
 /// One line that differs between two outlines.
@@ -312,6 +312,14 @@ impl Lines {
         self.add("limits.body_rate", rate(site.limits.body_rate));
         self.add("limits.tunnel", period(site.limits.tunnel));
         self.add("limits.inspect_body", ByteSize::bytes(site.limits.inspect_body as u64));
+        let normalize =
+            site.normalize.map_or("none", |normalize| match (normalize.way, normalize.for_origin) {
+                (Normalization::Cloudflare, false) => "cloudflare, for rules",
+                (Normalization::Cloudflare, true) => "cloudflare, for rules and the origin",
+                (Normalization::Rfc3986, false) => "rfc3986, for rules",
+                (Normalization::Rfc3986, true) => "rfc3986, for rules and the origin",
+            });
+        self.add("normalize", text(normalize));
         self.rules(&site.rules);
         self.policy(site.policy.as_ref());
         let outer = self.prefix.clone();

@@ -6,6 +6,7 @@ use harness::PATIENCE;
 use harness::client::{self, Response};
 use harness::config::Config;
 use harness::origin::{Origin, Reply, Seen};
+use harness::places::database;
 use harness::rempart::{Place, Rempart, faulty};
 use serde_json::Value;
 
@@ -251,6 +252,45 @@ fn responses_are_answered_anew_changed_and_logged() {
 }
 
 #[test]
+fn responses_are_compressed_as_a_rule_says_and_curl_reads_them_back() {
+    let text = "a line of text that is worth it\n".repeat(2_000);
+    let body = text.clone();
+    let origin = Origin::answering(move |_| {
+        Reply::raw(format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nETag: \"a\"\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    });
+    let rules = rule(
+        "small",
+        "http_response_compression",
+        "http.response.content_type.media_type eq \"text/html\" and not http.request.uri.path eq \"/plain\"",
+        "\"compress_response\"\naction_parameters.algorithms = [{ name = \"gzip\" }, { name = \"auto\" }]",
+    );
+    let rempart = Rempart::with(&config(&origin, &rules));
+    for (target, accepted, expected) in [
+        ("/", "gzip, br, zstd", Some("gzip")),
+        ("/", "br;q=0.9, zstd;q=0.5", Some("br")),
+        ("/", "identity", None),
+        ("/plain", "gzip", None),
+    ] {
+        let answer = get(&rempart, target, &format!("Accept-Encoding: {accepted}\r\n"));
+        assert_eq!(answer.head.text("content-encoding").as_deref(), expected, "{target} {accepted}");
+        assert_eq!(answer.body.bytes.len() < text.len() / 4, expected.is_some());
+        assert_eq!(
+            answer.head.text("etag").as_deref(),
+            Some(if expected.is_some() { "W/\"a\"" } else { "\"a\"" })
+        );
+    }
+    let url = format!("http://{}/", rempart.plain());
+    let output = std::process::Command::new("curl")
+        .args(["--silent", "--compressed", "--header", "Host: shop.test", &url])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), text);
+}
+
+#[test]
 fn a_rule_function_that_panics_fails_no_request_and_is_passed_over() {
     let origin = origin();
     let rules = [
@@ -379,6 +419,111 @@ fn lists_are_looked_up_where_they_are_and_are_unknown_where_they_are_not() {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+#[test]
+fn a_path_cannot_be_written_past_a_rule() {
+    let rules = [
+        rule("no-admin", FIREWALL, "starts_with(http.request.uri.path, \"/admin\")", "\"block\""),
+        rule(
+            "tell",
+            "http_request_late_transform",
+            "true",
+            "\"rewrite\"\naction_parameters.headers = { X-Path = { operation = \"set\", expression = \"http.request.uri.path\" }, X-Raw = { operation = \"set\", expression = \"raw.http.request.uri.path\" } }",
+        ),
+    ];
+    for (scope, admin, sent) in
+        [("incoming", 403, "/a/./%62"), ("both", 403, "/a/b"), ("none", 200, "/a/./%62")]
+    {
+        let origin = origin();
+        let settings = format!("{}\n", rules.concat());
+        let config = Config::empty().raw(BEGIN).raw("[log.access]\nto = \"off\"").listeners();
+        let config = config
+            .site("shop", &["shop.test"])
+            .raw(&format!("[site.normalize]\nscope = \"{scope}\""))
+            .origin(origin.url())
+            .raw(&settings);
+        let rempart = Rempart::with(&config);
+        assert_eq!(get(&rempart, "/admin", "").status, 403);
+        for path in ["/x/../admin", "/%61dmin", "//admin", "/x/%2e%2e/admin"] {
+            assert_eq!(get(&rempart, path, "").status, admin, "{path} with {scope}");
+        }
+        origin.forget();
+        assert_eq!(get(&rempart, "/a/./%62?c=%64", "").status, 200);
+        let seen = last(&origin);
+        assert_eq!(seen.target(), format!("{sent}?c=%64"), "{scope}");
+        let path = if scope == "none" { "/a/./%62" } else { "/a/b" };
+        assert_eq!(seen.head.text("x-path").as_deref(), Some(path));
+        assert_eq!(seen.head.text("x-raw").as_deref(), Some("/a/./%62"));
+    }
+}
+
+#[test]
+fn places_are_unknown_until_a_database_comes_and_again_when_it_goes() {
+    let origin = origin();
+    let place = Place::new();
+    std::fs::create_dir_all(place.path("geo")).unwrap();
+    let install = |country: &str, force: bool| {
+        place.write("places.mmdb", database(&[("127.0.0.0/8", country), ("192.0.2.0/24", "DE")]));
+        let (file, folder) = (place.path("places.mmdb"), place.path("geo"));
+        let mut words = vec!["geo", "install", file.to_str().unwrap(), "--dir", folder.to_str().unwrap()];
+        words.extend(force.then_some("--force"));
+        let done = place.ask(&words);
+        assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    };
+    install("FR", false);
+    let key = std::fs::read_to_string(place.path("geo/geo.key")).unwrap();
+    let public = api::seal::SigningKey::parse(key.trim()).unwrap().public().to_string();
+    std::fs::rename(place.path("geo/geo.package"), place.path("first.package")).unwrap();
+    let feed = format!(
+        "[[feeds]]\nname = \"geo\"\nkind = \"geoip\"\nsource = \"{}\"\nevery = \"1s\"\nkeys = [\"{public}\"]",
+        place.path("geo/geo.package").display()
+    );
+    let rules = [
+        rule(
+            "only-french",
+            FIREWALL,
+            "ip.src.country ne \"FR\" and http.request.uri.path eq \"/fr\"",
+            "\"block\"",
+        ),
+        rule(
+            "no-french",
+            FIREWALL,
+            "ip.src.country eq \"FR\" and http.request.uri.path eq \"/no-fr\"",
+            "\"block\"",
+        ),
+        rule(
+            "no-union",
+            FIREWALL,
+            "ip.src.is_in_european_union and http.request.uri.path eq \"/eu\"",
+            "\"block\"",
+        ),
+        rule("city", FIREWALL, "not ip.src.city eq \"Paris\"", "\"block\""),
+    ];
+    let config =
+        Config::empty().raw("standby = false").raw(BEGIN).raw("[log.access]\nto = \"off\"").raw(&feed);
+    let config = config.listeners().site("shop", &["shop.test"]).origin(origin.url()).raw(&rules.concat());
+    place.write("rempart.toml", config.text());
+    let rempart = place.run();
+    let all = || ["/fr", "/no-fr", "/eu"].map(|target| get(&rempart, target, "").status);
+    assert_eq!(all(), [200; 3], "no database is no country, and blocks nobody");
+    std::fs::rename(place.path("first.package"), place.path("geo/geo.package")).unwrap();
+    let await_all = |expected: [u16; 3]| {
+        let begun = Instant::now();
+        while all() != expected {
+            assert!(begun.elapsed() < PATIENCE, "{expected:?}: {}", rempart.log().text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    await_all([200, 403, 403]);
+    // One country for another is more than a database may lose at once: whoever means it says so.
+    install("US", true);
+    let begun = Instant::now();
+    while rempart.place().ask(&["feed", "take", "geo", "--force"]).code != Some(0) {
+        assert!(begun.elapsed() < PATIENCE, "{}", rempart.log().text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    await_all([403, 200, 200]);
 }
 
 fn access_log(rempart: &Rempart) -> String {

@@ -59,6 +59,7 @@ const TABLES: &[&str] = &[
     "[[rulesets]]",
     "[[rulesets.rules]]",
     "[[site.rules]]",
+    "[site.normalize]",
 ];
 
 /// Keys, by an input's byte. New ones go to the end.
@@ -210,6 +211,9 @@ const KEYS: &[&str] = &[
     "categories",
     "ratelimit",
     "inspect_body",
+    "normalize",
+    "type",
+    "scope",
 ];
 
 /// Values, by an input's byte. New ones go to the end.
@@ -330,6 +334,8 @@ const VALUES: &[&str] = &[
     "\"ip\"",
     "\"asn\"",
     "\"hostname\"",
+    "\"rfc3986\"",
+    "\"both\"",
 ];
 
 /// Files that inputs may name.

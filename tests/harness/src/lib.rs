@@ -12,6 +12,7 @@ pub mod load;
 pub mod memory;
 pub mod origin;
 pub mod pebble;
+pub mod places;
 pub mod ports;
 pub mod process;
 pub mod rempart;

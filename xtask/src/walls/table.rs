@@ -175,7 +175,9 @@ pub const FOREIGN: &[Foreign] = &[
             "crates/acme/",
         ],
     },
-    Foreign { path: "zstd", homes: &["crates/snapshot/src/package.rs"] },
+    Foreign { path: "brotli", homes: &["crates/edge/src/compress/"] },
+    Foreign { path: "flate2", homes: &["crates/edge/src/compress/"] },
+    Foreign { path: "zstd", homes: &["crates/snapshot/src/package.rs", "crates/edge/src/compress/"] },
 ];
 
 /// Lines a Rust file may have.

@@ -127,8 +127,9 @@ impl<'s> Effects<'s> {
     /// Carries out what concerns the request.
     pub fn on_request(&mut self, facts: &mut Facts<'_>, decisions: &mut Decisions<'s>) {
         if self.path.is_some() || self.query.is_some() {
-            let path = self.path.take().unwrap_or_else(|| facts.path().to_owned());
-            let query = self.query.take().unwrap_or_else(|| facts.query().to_owned());
+            let (sent_path, sent_query) = facts.sent();
+            let path = self.path.take().unwrap_or_else(|| sent_path.to_owned());
+            let query = self.query.take().unwrap_or_else(|| sent_query.to_owned());
             let question = if query.is_empty() { "" } else { "?" };
             // `*` asks about the server as a whole (RFC 9110 section 9.3.7) and has no path to change.
             if facts.head().target != "*" {

@@ -28,6 +28,7 @@ use crate::h1::syntax;
 use crate::lists::Lists;
 use crate::message::{HeaderList, RequestHead};
 use crate::modules::RequestView;
+use crate::normalise;
 use crate::tls::{ClientHello, TlsFacts};
 use crate::worker::Worker;
 
@@ -113,7 +114,9 @@ pub struct Facts<'r> {
     head: RequestHead,
     surroundings: Surroundings<'r>,
     lists: Lists<'r>,
-    /// The target as it came, once a rule has changed it.
+    /// The target in its one spelling, where that is another than what goes to the origin.
+    spelled: Option<String>,
+    /// The target as it came, once something has changed it.
     received_target: Option<String>,
     /// Likewise the header fields.
     received_headers: Option<HeaderList>,
@@ -147,10 +150,11 @@ impl<'r> Facts<'r> {
     /// A request that no rule has changed yet.
     pub fn new(head: RequestHead, surroundings: Surroundings<'r>) -> Self {
         let lists = Lists::new(surroundings.generation);
-        Self {
+        let mut facts = Self {
             head,
             surroundings,
             lists,
+            spelled: None,
             received_target: None,
             received_headers: None,
             url: OnceCell::new(),
@@ -158,7 +162,32 @@ impl<'r> Facts<'r> {
             fields: OnceCell::new(),
             client: OnceCell::new(),
             body: None,
+        };
+        facts.spell();
+        facts
+    }
+
+    /// Brings the target into its one spelling, for rules, and where that is wanted for the origin.
+    fn spell(&mut self) {
+        self.spelled = None;
+        let site = &self.surroundings.site.site;
+        let Some(normalize) =
+            site.normalize.filter(|normalize| normalize.for_origin || !site.rules.is_empty())
+        else {
+            return;
+        };
+        let Some(spelled) = normalise::target(&self.head.target, normalize.way) else { return };
+        if normalize.for_origin {
+            let before = std::mem::replace(&mut self.head.target, spelled);
+            self.received_target.get_or_insert(before);
+        } else {
+            self.spelled = Some(spelled);
         }
+    }
+
+    /// Path and query as rules see them.
+    fn target(&self) -> &str {
+        self.spelled.as_deref().unwrap_or(&self.head.target)
     }
 
     /// The head as it is now.
@@ -188,6 +217,12 @@ impl<'r> Facts<'r> {
         let before = std::mem::replace(&mut self.head.target, target);
         self.received_target.get_or_insert(before);
         self.url = OnceCell::new();
+        self.spell();
+    }
+
+    /// Path and query as the origin would get them.
+    pub fn sent(&self) -> (&str, &str) {
+        split(&self.head.target)
     }
 
     /// The header fields, to be changed.
@@ -214,17 +249,17 @@ impl<'r> Facts<'r> {
 
     /// The path as it is now.
     pub fn path(&self) -> &str {
-        split(&self.head.target).0
+        split(self.target()).0
     }
 
     /// The query as it is now, without `?`; empty without one.
     pub fn query(&self) -> &str {
-        split(&self.head.target).1
+        split(self.target()).1
     }
 
     /// Scheme, host, path and query as they are now.
     pub fn full_uri(&self) -> &str {
-        self.url().full.get_or_init(|| self.full(&self.head.target))
+        self.url().full.get_or_init(|| self.full(self.target()))
     }
 
     /// The host asked for, without port.
@@ -252,7 +287,8 @@ impl<'r> Facts<'r> {
 
     /// The URL as it came: the same as now, unless a rule has changed it.
     fn url_received(&self) -> &Url {
-        if self.received_target.is_none() { self.url() } else { self.received_url.get_or_init(Box::default) }
+        let same = self.received_target.is_none() && self.spelled.is_none();
+        if same { self.url() } else { self.received_url.get_or_init(Box::default) }
     }
 
     fn client(&self) -> &client::ClientFacts {

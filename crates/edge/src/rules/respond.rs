@@ -1,10 +1,13 @@
 //! The phases after the origin: answers in place of errors, header fields, compression, and what is logged.
 
+use std::rc::Rc;
+
 use expr::Phase;
-use snapshot::rules::{FieldSource, LoggedField};
+use snapshot::rules::{Algorithm, FieldSource, LoggedField};
 
 use super::act::{self, Decisions, End};
 use super::facts::{Answered, Facts, Timings};
+use crate::compress::{self, ROOM_PER_THREAD, Room};
 use crate::message::{Body, HeaderList};
 use crate::modules;
 use crate::pipeline::Response;
@@ -63,10 +66,24 @@ pub fn by_rules<'r>(
             replace(response, answer);
         }
         effects.on_response(&mut response.head);
+        if let Some(wanted) = effects.compress {
+            compress(response, facts, wanted);
+        }
         for field in effects.logged.into_iter().take(LOGGED_MOST) {
             log(response, facts, raw, field);
         }
     }
+}
+
+/// Compresses the body as a rule says and the visitor accepts.
+fn compress(response: &mut Response, facts: &Facts<'_>, wanted: &[Algorithm]) {
+    thread_local! {
+        static ROOM: Rc<Room> = Room::new(ROOM_PER_THREAD);
+    }
+    let asked = facts.received_headers().unwrap_or(&facts.head().headers);
+    let body = std::mem::take(&mut response.body);
+    let (lines, method) = (asked.all(b"accept-encoding"), &facts.head().method);
+    response.body = ROOM.with(|room| compress::apply(wanted, lines, method, &mut response.head, body, room));
 }
 
 /// Puts another answer in the place of an error.

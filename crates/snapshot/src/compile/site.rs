@@ -13,6 +13,7 @@ use crate::diagnostic::quote;
 use crate::generation::{
     Acme, Compatibility, HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits,
 };
+use crate::rules::{Normalization, Normalize};
 
 /// Characters of a site's name; it is a label of every metric.
 const NAME_CHARACTERS: usize = 64;
@@ -56,6 +57,7 @@ impl Judge<'_> {
                 index,
                 name,
                 rules,
+                normalize: normalize(&site.normalize),
                 compatibility: match site.compatibility {
                     desired::Compatibility::Neutral => Compatibility::Neutral,
                     desired::Compatibility::Cloudflare => Compatibility::Cloudflare,
@@ -206,5 +208,17 @@ pub(super) fn pattern(text: &str) -> Result<HostPattern, host::BadHost> {
             message: format!("{} has a wildcard in front of an address", quote(text)),
             hint: format!("write {}", quote(&address.to_string())),
         }),
+    }
+}
+
+fn normalize(normalize: &desired::Normalize) -> Option<Normalize> {
+    let way = match normalize.way {
+        desired::NormalizeType::Cloudflare => Normalization::Cloudflare,
+        desired::NormalizeType::Rfc3986 => Normalization::Rfc3986,
+    };
+    match normalize.scope {
+        desired::NormalizeScope::None => None,
+        desired::NormalizeScope::Incoming => Some(Normalize { way, for_origin: false }),
+        desired::NormalizeScope::Both => Some(Normalize { way, for_origin: true }),
     }
 }

@@ -1,4 +1,4 @@
-//! Limits of a site, as they are configured.
+//! Limits of a site and how it spells paths, as they are configured.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,4 +38,44 @@ impl Default for SiteLimits {
             inspect_body: ByteSize::bytes(128 << 10),
         }
     }
+}
+
+/// How paths are spelled before rules see them, so that nobody slips past a rule by writing `/x/../admin` or `/%61dmin`.
+/// `raw.` fields keep what came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Normalize {
+    /// How they are spelled.
+    #[serde(rename = "type")]
+    pub way: NormalizeType,
+    /// Who sees them so.
+    pub scope: NormalizeScope,
+}
+
+impl Default for Normalize {
+    fn default() -> Self {
+        Self { way: NormalizeType::Cloudflare, scope: NormalizeScope::Incoming }
+    }
+}
+
+/// How paths are spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NormalizeType {
+    /// By RFC 3986, backslashes as slashes and several slashes as one.
+    Cloudflare,
+    /// By RFC 3986: percent-encoding in its one form, without `.` and `..`.
+    Rfc3986,
+}
+
+/// Who sees paths in their one spelling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NormalizeScope {
+    /// Rules; the origin gets them as they came.
+    Incoming,
+    /// Rules and the origin.
+    Both,
+    /// Nobody.
+    None,
 }

@@ -57,15 +57,13 @@ fn request(name: &str) -> Option<Read> {
         "http.request.full_uri" => |facts| text(facts.full_uri().as_bytes()),
         "http.request.method" => |facts| text(facts.head.method.as_str().as_bytes()),
         "http.request.version" => |facts| text(facts.head.protocol.name().as_bytes()),
-        "http.request.uri" => |facts| text(facts.head.target.as_bytes()),
+        "http.request.uri" => |facts| text(facts.target().as_bytes()),
         "http.request.uri.path" => |facts| text(facts.path().as_bytes()),
-        "http.request.uri.path.extension" => |facts| facts.extension(facts.url(), &facts.head.target),
+        "http.request.uri.path.extension" => |facts| facts.extension(facts.url(), facts.target()),
         "http.request.uri.query" => |facts| text(facts.query().as_bytes()),
-        "http.request.uri.args" => |facts| grouped(&facts.args(facts.url(), &facts.head.target).pairs),
-        "http.request.uri.args.names" => |facts| strings(&facts.args(facts.url(), &facts.head.target).names),
-        "http.request.uri.args.values" => {
-            |facts| strings(&facts.args(facts.url(), &facts.head.target).values)
-        }
+        "http.request.uri.args" => |facts| grouped(&facts.args(facts.url(), facts.target()).pairs),
+        "http.request.uri.args.names" => |facts| strings(&facts.args(facts.url(), facts.target()).names),
+        "http.request.uri.args.values" => |facts| strings(&facts.args(facts.url(), facts.target()).values),
         "http.request.headers" => |facts| grouped(&facts.headers().pairs),
         "http.request.headers.names" => |facts| strings(&facts.headers().names),
         "http.request.headers.values" => |facts| strings(&facts.headers().values),

@@ -64,6 +64,7 @@ pub fn site(index: usize, hosts: &[&str], certificate: Certificate) -> Site {
         },
         policy: None,
         rules: Default::default(),
+        normalize: None,
     }
 }
 
