@@ -47,6 +47,8 @@ fn spelled(path: &[u8], way: Normalization) -> Vec<u8> {
                     out.extend_from_slice(format!("%{decoded:02X}").as_bytes());
                 }
             }
+            // Not an encoding: left alone it could become one together with what is decoded behind it.
+            (b'%', ..) => out.extend_from_slice(b"%25"),
             (b'\\', ..) | (b'/', ..) if cloudflare => {
                 if out.last() != Some(&b'/') {
                     out.push(b'/');
@@ -105,7 +107,8 @@ mod tests {
             ("/a//../b", "/a/b", "/b"),
             ("/a\\..\\b", "/a\\..\\b", "/b"),
             ("/a%5c..%5cb", "/a%5C..%5Cb", "/a%5C..%5Cb"),
-            ("/%zz%", "/%zz%", "/%zz%"),
+            ("/%zz%", "/%25zz%25", "/%25zz%25"),
+            ("/%%a%41", "/%25%25aA", "/%25%25aA"),
             ("/.env/..hidden", "/.env/..hidden", "/.env/..hidden"),
             ("/a/../b?x=/../%61", "/b?x=/../%61", "/b?x=/../%61"),
             ("*", "*", "*"),

@@ -81,7 +81,7 @@ fn requests_are_redirected_rewritten_routed_and_told_of_before_the_origin_sees_t
             "to-other",
             "http_request_origin",
             // The path is the rewritten one; the raw one is what came.
-            "http.request.uri.path eq \"/ugly/other\" and raw.http.request.uri.path eq \"/pretty/other\"",
+            "http.request.version eq \"HTTP/1.1\" and http.request.uri.path eq \"/ugly/other\" and raw.http.request.uri.path eq \"/pretty/other\"",
             &format!(
                 "\"route\"\naction_parameters = {{ host_header = \"app.internal\", origin = {{ port = {port} }} }}"
             ),
