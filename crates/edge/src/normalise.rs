@@ -132,7 +132,8 @@ mod tests {
                 if let Some(once) = target(&path, way) {
                     changed += 1;
                     assert_eq!(target(&once, way), None, "{path} became {once}");
-                    assert!(once.starts_with('/') && !once.contains("/../"), "{path} became {once}");
+                    let front = once.split('?').next().unwrap();
+                    assert!(front.starts_with('/') && !front.contains("/../"), "{path} became {once}");
                 }
             }
         }
