@@ -4,6 +4,7 @@
 pub mod address;
 pub mod event;
 pub mod happening;
+pub mod headers;
 pub mod id;
 pub mod module;
 pub mod random;

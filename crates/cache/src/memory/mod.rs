@@ -1,0 +1,1 @@
+//! The memory tier: sharded, scan-resistant, bounded in bytes.

@@ -1,0 +1,1 @@
+//! What may be kept and reused: RFC 9111 and its family.
