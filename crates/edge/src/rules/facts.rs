@@ -5,9 +5,12 @@
 
 mod body;
 mod client;
+mod multipart;
 mod parse;
 mod response;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
@@ -144,6 +147,7 @@ struct Fields {
     cookie: OnceCell<Vec<u8>>,
     forwarded_for: OnceCell<Vec<u8>>,
     languages: OnceCell<Vec<Vec<u8>>>,
+    mime: OnceCell<Vec<u8>>,
 }
 
 impl<'r> Facts<'r> {

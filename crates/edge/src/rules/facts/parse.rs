@@ -81,6 +81,12 @@ pub fn cookies(line: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         .collect()
 }
 
+/// The media type of a `Content-Type`, lower case, without parameters.
+pub fn media_type(content_type: &[u8]) -> Vec<u8> {
+    let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().to_ascii_lowercase()
+}
+
 /// Languages by preference (RFC 9110 section 12.5.4), those not wanted and `*` left out.
 pub fn languages<'l>(lines: impl Iterator<Item = &'l [u8]>) -> Vec<Vec<u8>> {
     let mut found: Vec<(u32, Vec<u8>)> = Vec::new();
