@@ -4,7 +4,7 @@
 //! removed. Cloudflare's way first turns backslashes into slashes, and several slashes into one. Only paths; what is encoded
 //! because it would mean something else (`%2F`) stays so.
 
-use snapshot::generation::Normalization;
+use snapshot::rules::Normalization;
 
 /// The path of a target in its one spelling; `None` when it is that already. `*` and what is no path stay as they are.
 pub fn target(target: &str, way: Normalization) -> Option<String> {

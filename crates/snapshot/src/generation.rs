@@ -11,7 +11,7 @@ use base::address::PrefixSet;
 use base::id::ContentHash;
 
 use crate::lists::Lists;
-use crate::rules::SiteRules;
+use crate::rules::{Normalize, SiteRules};
 
 /// Everything a running edge needs to know, checked. Shared as `Arc<Snapshot>`; a request keeps the one it began with.
 #[derive(Debug)]
@@ -162,24 +162,6 @@ pub struct Site {
     pub rules: SiteRules,
     /// How paths are spelled before rules see them; `None` leaves them as they came.
     pub normalize: Option<Normalize>,
-}
-
-/// How paths are spelled, and for whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Normalize {
-    /// How.
-    pub way: Normalization,
-    /// Whether the origin gets them so too, and not only rules.
-    pub for_origin: bool,
-}
-
-/// Ways to spell a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Normalization {
-    /// RFC 3986 section 6.2.2.
-    Rfc3986,
-    /// The same, backslashes as slashes and several slashes as one.
-    Cloudflare,
 }
 
 /// What requests of a site may be like.

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::generation::{
     AccessLogTarget, Acme, AcmeChallenge, Analytics, CONNECTIONS_PER_THREAD, Certificate, ClientIpDetail,
-    Compatibility, ConnectionLimits, HeaderRule, HostHeader, MemoryLimit, Normalization, Origin, OriginHttp,
-    OriginVerify, Policy, ProxyProtocol, Site, Snapshot, TlsPolicy,
+    Compatibility, ConnectionLimits, HeaderRule, HostHeader, MemoryLimit, Origin, OriginHttp, OriginVerify,
+    Policy, ProxyProtocol, Site, Snapshot, TlsPolicy,
 };
-use crate::rules::SiteRules;
+use crate::rules::{Normalization, SiteRules};
 use crate::units::{ByteSize, Period};
 
 /// One line that differs between two outlines.

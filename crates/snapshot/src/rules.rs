@@ -27,6 +27,24 @@ pub enum Algorithm {
     Zstd,
 }
 
+/// How paths are spelled, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Normalize {
+    /// How.
+    pub way: Normalization,
+    /// Whether the origin gets them so too, and not only rules.
+    pub for_origin: bool,
+}
+
+/// Ways to spell a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalization {
+    /// RFC 3986 section 6.2.2.
+    Rfc3986,
+    /// The same, backslashes as slashes and several slashes as one.
+    Cloudflare,
+}
+
 /// The rules of one site, those for all sites included.
 #[derive(Debug, Default)]
 pub struct SiteRules {

@@ -25,12 +25,11 @@ fn once(coding: Coding, level: i32, length: BodyLength, text: &[u8], piece: usiz
     let mut coder = Coder::with_level(coding, level, length).unwrap();
     let (mut output, mut bytes) = (vec![0; 16 << 10], 0);
     for (index, piece) in text.chunks(piece).enumerate() {
-        while index > 0 {
+        let mut flushed = index == 0;
+        while !flushed {
             let done = coder.step(&[], &mut output, Step::Flush).unwrap();
             bytes += done.written;
-            if done.whole {
-                break;
-            }
+            flushed = done.whole;
         }
         let mut left = piece;
         while !left.is_empty() {

@@ -74,7 +74,8 @@ fn what_the_visitor_accepts_decides() {
 
 #[test]
 fn what_the_response_is_decides() {
-    let rows: &[(&[Algorithm], &[(&str, &str)], bool)] = &[
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+    let rows: &[(&[Algorithm], Fields<'_>, bool)] = &[
         (&[Default], &[], true),
         (&[Default], &[("Content-Type", "Application/JSON;charset=utf-8")], true),
         (&[Default], &[("Content-Type", "text/csv")], false),

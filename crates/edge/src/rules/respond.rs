@@ -83,8 +83,7 @@ fn compress(response: &mut Response, facts: &Facts<'_>, wanted: &[Algorithm]) {
     let asked = facts.received_headers().unwrap_or(&facts.head().headers);
     let body = std::mem::take(&mut response.body);
     let (lines, method) = (asked.all(b"accept-encoding"), &facts.head().method);
-    response.body =
-        ROOM.with(|room| compress::apply(wanted, lines, method, &mut response.head, body, room));
+    response.body = ROOM.with(|room| compress::apply(wanted, lines, method, &mut response.head, body, room));
 }
 
 /// Puts another answer in the place of an error.

@@ -11,9 +11,9 @@ use super::tls::Entrances;
 use crate::desired::{self, Desired};
 use crate::diagnostic::quote;
 use crate::generation::{
-    Acme, Compatibility, HostPattern, HostTable, Listener, Normalization, Normalize, PassiveHealth, Retry,
-    Site, SiteLimits,
+    Acme, Compatibility, HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits,
 };
+use crate::rules::{Normalization, Normalize};
 
 /// Characters of a site's name; it is a label of every metric.
 const NAME_CHARACTERS: usize = 64;
