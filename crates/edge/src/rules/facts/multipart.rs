@@ -258,7 +258,9 @@ mod tests {
         assert!(read(&format!("{}--x y--", "--x y\r\n\r\n1\r\n".repeat(PARTS_MOST + 1)), false).is_none());
         assert!(read(&format!("{}--x y--", "--x y\r\n\r\n1\r\n".repeat(PARTS_MOST - 1)), false).is_some());
         assert!(read("--x yz\r\n\r\n1\r\n--x y--", false).is_none(), "a longer boundary is another one");
-        for kind in [&b"multipart/form-data"[..], b"multipart/form-data; boundary=", b"a/b; boundary=a; boundary=b"] {
+        for kind in
+            [&b"multipart/form-data"[..], b"multipart/form-data; boundary=", b"a/b; boundary=a; boundary=b"]
+        {
             assert!(Multipart::read(&Bytes::from_static(b"--x--"), kind, false).is_none());
         }
     }
@@ -284,7 +286,8 @@ mod tests {
     #[test]
     fn any_bytes_are_read_without_harm() {
         let mut random = Random::seeded(7);
-        let pieces = ["--x y", "\r\n", "--", "a: b", "Content-Disposition: form-data; name=\"", "\"", ";", "1"];
+        let pieces =
+            ["--x y", "\r\n", "--", "a: b", "Content-Disposition: form-data; name=\"", "\"", ";", "1"];
         let mut parts = 0;
         for _ in 0..20_000 {
             let count = random.below(24);

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use expr::{Context, Fetched, FieldId, List, Map, Value};
 
 use super::{Facts, parse, table, text};
-use crate::message::{HeaderList, ResponseHead};
+use crate::message::{BodyLength, HeaderList, ResponseHead};
 
 /// How long parts of a request took, in milliseconds; `None` where that is not known.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,11 +56,11 @@ impl<'f, 'r> Answered<'f, 'r> {
     }
 
     fn now(&self) -> &parse::Headers {
-        self.headers.get_or_init(|| parse::Headers::of(self.head.headers.iter(), None))
+        self.headers.get_or_init(|| parse::Headers::of(self.head.headers.iter(), None, BodyLength::Absent))
     }
 
     fn received(&self) -> &parse::Headers {
-        self.raw_headers.get_or_init(|| parse::Headers::of(self.raw.iter(), None))
+        self.raw_headers.get_or_init(|| parse::Headers::of(self.raw.iter(), None, BodyLength::Absent))
     }
 }
 

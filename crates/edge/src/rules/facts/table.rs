@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use base::event::Protocol;
 use expr::{Array, Fetched, FieldId, Map, Value, fields};
 use snapshot::geo::PlaceText;
 
@@ -64,7 +65,13 @@ fn request(name: &str) -> Option<Read> {
         }
         "http.request.full_uri" => |facts| text(facts.full_uri().as_bytes()),
         "http.request.method" => |facts| text(facts.head.method.as_str().as_bytes()),
-        "http.request.version" => |facts| text(facts.head.protocol.name().as_bytes()),
+        "http.request.version" => |facts| {
+            text(match facts.head.protocol {
+                Protocol::Http10 => b"HTTP/1.0",
+                Protocol::Http11 => b"HTTP/1.1",
+                Protocol::Http2 => b"HTTP/2",
+            })
+        },
         "http.request.uri" => |facts| text(facts.target().as_bytes()),
         "http.request.uri.path" => |facts| text(facts.path().as_bytes()),
         "http.request.uri.path.extension" => |facts| facts.extension(facts.url(), facts.target()),

@@ -25,6 +25,7 @@ use crate::connection::{Connection, Fingerprints, ListenerState};
 use crate::forwarded::{Client, Scheme, Source};
 use crate::generation::{Generation, Loader};
 use crate::message::{HeaderList, RequestHead};
+use crate::modules::Running;
 use crate::seats::Seat;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::events::Events;
@@ -32,7 +33,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::certificates::Expired;
 use crate::tls::client_auth::Authorities;
 use crate::tls::{Alpn, ClientCertificate, ClientHello, TlsFacts, Version};
-use crate::modules::Running;
 use crate::worker::{Reports, Shared, Worker};
 
 const CONFIGURATION: &str = r#"
@@ -67,6 +67,7 @@ pub struct House {
     /// The certificate shown on `encrypted`.
     pub certificate: Arc<ClientCertificate>,
     client: Client,
+    _reports: (AccessLog, Events),
     /// What looks up names wants one.
     _runtime: tokio::runtime::Runtime,
 }
@@ -77,8 +78,11 @@ impl House {
         let input = Input { file: "test.toml", text: CONFIGURATION.as_bytes(), tree: &SourceTree::default() };
         let mut compiled = snapshot::compile(input, Timestamp(0), Mode::Fresh).snapshot.unwrap();
         compiled.access_log.to = snapshot::generation::AccessLogTarget::Off;
-        let asked =
-            ClientAuth { authorities: b"those asked".as_slice().into(), required: false, place: String::new() };
+        let asked = ClientAuth {
+            authorities: b"those asked".as_slice().into(),
+            required: false,
+            place: String::new(),
+        };
         let site = Arc::get_mut(&mut compiled.sites[0]).unwrap();
         site.tls.client = Some(asked.clone());
         let access_log = AccessLog::start(&compiled.access_log, Arc::default()).unwrap();
@@ -118,10 +122,18 @@ impl House {
             authorities: Some(Authorities::from(&asked)),
         };
         let address = "192.0.2.7".parse().unwrap();
-        let client =
-            Client { address, scheme: None, host: None, via_trusted: false, source: Source::Peer };
+        let client = Client { address, scheme: None, host: None, via_trusted: false, source: Source::Peer };
         let (plain, encrypted) = (connection(None), connection(Some(tls)));
-        Self { generation, worker, plain, encrypted, certificate, client, _runtime: runtime }
+        Self {
+            generation,
+            worker,
+            plain,
+            encrypted,
+            certificate,
+            client,
+            _reports: (access_log, events),
+            _runtime: runtime,
+        }
     }
 
     /// A request on one of the connections, as rules see it.
