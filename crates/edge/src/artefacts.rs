@@ -111,6 +111,14 @@ impl Artefacts {
         Ok(())
     }
 
+    /// Puts content in force that came in no package.
+    #[cfg(test)]
+    pub fn put(&self, manifest: Manifest, content: Content) {
+        let mut after = BTreeMap::clone(&self.in_force.load_full());
+        after.insert(manifest.name.clone(), Arc::new(InForce { manifest, content }));
+        self.in_force.store(Arc::new(after));
+    }
+
     /// Nothing of this feed is in force any more.
     pub fn withdraw(&self, feed: &str) {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -172,6 +172,7 @@ async fn serve_site(
         return fail(Failure::BodyTooLarge, Some(&head), compatibility, trail);
     }
     let (mut facts, mut decisions) = (call.facts(head, &trail), Decisions::default());
+    facts.announces(body.length());
     let answered = answer(body, tunnel, call, &mut facts, &mut decisions, &mut trail, inform).await;
     if !respond::has_rules(&facts) {
         return finish(answered, &facts, generation, compatibility, trail);

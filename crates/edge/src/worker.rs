@@ -171,6 +171,31 @@ impl std::ops::Deref for Held {
 }
 
 impl Worker {
+    /// A thread that serves nothing yet. Inside a runtime, for what it counts with and looks names up by.
+    pub fn new(shared: Arc<Shared>, reports: Reports, seed: u64) -> Self {
+        let mut cache = Cache::new(shared.current.clone());
+        let held = Rc::new(cache.load().clone());
+        Self {
+            shard: shared.metrics.register_shard(),
+            resolver: Resolver::new(ResolveConfig::default(), shared.lookups.clone()),
+            shared,
+            pools: Rc::default(),
+            current: RefCell::new(Current { cache, held }),
+            random: RefCell::new(Random::seeded(seed)),
+            log: RefCell::new(reports.log),
+            events: RefCell::new(reports.events),
+            connections: Cell::new(0),
+            handshakes: Cell::new(0),
+            next_connection: Cell::new(0),
+            scratch: RefCell::default(),
+            clock: Cell::new(read_clocks()),
+            seats: RefCell::default(),
+            ending: Rc::default(),
+            empty: Notify::new(),
+            cutting: Cell::new(false),
+        }
+    }
+
     /// The generation in force.
     pub fn generation(&self) -> Held {
         let mut current = self.current.borrow_mut();
@@ -293,27 +318,7 @@ pub fn run(
         }
     };
     let done = runtime.block_on(async move {
-        let mut cache = Cache::new(shared.current.clone());
-        let held = Rc::new(cache.load().clone());
-        let worker = Rc::new(Worker {
-            shard: shared.metrics.register_shard(),
-            resolver: Resolver::new(ResolveConfig::default(), shared.lookups.clone()),
-            shared,
-            pools: Rc::default(),
-            current: RefCell::new(Current { cache, held }),
-            random: RefCell::new(Random::seeded(seed)),
-            log: RefCell::new(reports.log),
-            events: RefCell::new(reports.events),
-            connections: Cell::new(0),
-            handshakes: Cell::new(0),
-            next_connection: Cell::new(0),
-            scratch: RefCell::default(),
-            clock: Cell::new(read_clocks()),
-            seats: RefCell::default(),
-            ending: Rc::default(),
-            empty: Notify::new(),
-            cutting: Cell::new(false),
-        });
+        let worker = Rc::new(Worker::new(shared, reports, seed));
         let house = tokio::task::spawn_local(keep_house(worker.clone(), index));
         let done = listeners::obey(worker.clone(), commands).await;
         house.abort();

@@ -5,9 +5,12 @@
 
 mod body;
 mod client;
+mod multipart;
 mod parse;
 mod response;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +29,7 @@ use crate::forwarded::{Client, Scheme};
 use crate::generation::{Generation, SiteRuntime};
 use crate::h1::syntax;
 use crate::lists::Lists;
-use crate::message::{HeaderList, RequestHead};
+use crate::message::{BodyLength, HeaderList, RequestHead};
 use crate::modules::RequestView;
 use crate::normalise;
 use crate::tls::{ClientHello, TlsFacts};
@@ -125,6 +128,8 @@ pub struct Facts<'r> {
     received_url: OnceCell<Box<Url>>,
     fields: OnceCell<Box<Fields>>,
     client: OnceCell<Box<client::ClientFacts>>,
+    /// What is announced of the body: framing is no longer among the header fields.
+    announced: BodyLength,
     body: Option<Inspected>,
 }
 
@@ -144,6 +149,7 @@ struct Fields {
     cookie: OnceCell<Vec<u8>>,
     forwarded_for: OnceCell<Vec<u8>>,
     languages: OnceCell<Vec<Vec<u8>>>,
+    mime: OnceCell<Vec<u8>>,
 }
 
 impl<'r> Facts<'r> {
@@ -161,6 +167,7 @@ impl<'r> Facts<'r> {
             received_url: OnceCell::new(),
             fields: OnceCell::new(),
             client: OnceCell::new(),
+            announced: BodyLength::Absent,
             body: None,
         };
         facts.spell();
@@ -240,6 +247,11 @@ impl<'r> Facts<'r> {
     /// The first cookie of a name.
     pub fn cookie(&self, name: &[u8]) -> Option<&[u8]> {
         self.cookies().iter().find_map(|(found, value)| (found == name).then_some(&**value))
+    }
+
+    /// What its head announces of its body, before any rule asks.
+    pub fn announces(&mut self, length: BodyLength) {
+        self.announced = length;
     }
 
     /// What was seen of its body.
@@ -328,6 +340,7 @@ impl<'r> Facts<'r> {
             parse::Headers::of(
                 self.head.headers.iter(),
                 Some(self.head.authority.as_bytes()).filter(|host| !host.is_empty()),
+                self.announced,
             )
         })
     }

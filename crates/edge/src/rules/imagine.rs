@@ -14,7 +14,7 @@ use super::facts::{Answered, Facts, Inspected, Link, Surroundings, Timings};
 use super::walk::{Fate, Switches};
 use crate::forwarded::{Client, Scheme, Source};
 use crate::generation::{Generation, SiteRuntime};
-use crate::message::{HeaderList, RequestHead, ResponseHead};
+use crate::message::{BodyLength, HeaderList, RequestHead, ResponseHead};
 use crate::modules::Meter;
 
 /// Phases before the response, in order.
@@ -206,6 +206,9 @@ impl Imagined {
         let limit = site.site.limits.inspect_body;
         let prefix = Bytes::copy_from_slice(self.body.get(..limit).unwrap_or(&self.body));
         let truncated = prefix.len() < self.body.len();
+        if !self.body.is_empty() {
+            facts.announces(BodyLength::Exact(self.body.len() as u64));
+        }
         facts.inspected(Inspected::new(prefix, truncated, Some(self.body.len() as u64)));
         facts
     }

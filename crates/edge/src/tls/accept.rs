@@ -243,7 +243,7 @@ fn facts(connection: &rustls::ServerConnection, variant: &Variant) -> Result<Tls
 }
 
 /// IANA "TLS Cipher Suites" names; rustls spells those of TLS 1.3 differently.
-fn cipher_name(suite: CipherSuite) -> &'static str {
+pub(crate) fn cipher_name(suite: CipherSuite) -> &'static str {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
         CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",

@@ -5,7 +5,11 @@ use std::cell::OnceCell;
 use bytes::Bytes;
 use expr::{Fetched, Value};
 
+use super::multipart::Multipart;
 use super::{Facts, parse, text};
+
+/// Fields of a form that are read; what a form with more of them holds is not known.
+const FORM_FIELDS_MOST: usize = 4096;
 
 /// The beginning of a body.
 #[derive(Default)]
@@ -16,13 +20,14 @@ pub struct Inspected {
     pub truncated: bool,
     /// Its whole length, where that is known.
     pub size: Option<u64>,
-    form: OnceCell<parse::Arguments>,
+    form: OnceCell<Option<parse::Arguments>>,
+    multipart: OnceCell<Option<Multipart>>,
 }
 
 impl Inspected {
     /// The beginning of a body, and what is known of the rest.
     pub fn new(prefix: Bytes, truncated: bool, size: Option<u64>) -> Self {
-        Self { prefix, truncated, size, form: OnceCell::new() }
+        Self { prefix, truncated, size, form: OnceCell::new(), multipart: OnceCell::new() }
     }
 }
 
@@ -40,22 +45,39 @@ impl Facts<'_> {
         size.map_or(Fetched::Unknown, |size| Fetched::Value(Value::Int(size)))
     }
 
+    /// In lower case, without parameters.
     pub(super) fn body_mime(&self) -> Fetched<'_> {
-        let kind = self.head.headers.get(b"content-type").unwrap_or_default();
-        text(kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
+        let kept = &self.fields().mime;
+        text(kept.get_or_init(|| parse::media_type(self.content_type())))
+    }
+
+    fn content_type(&self) -> &[u8] {
+        self.head.headers.get(b"content-type").unwrap_or_default()
     }
 
     /// Of a form; empty for other media types.
     pub(super) fn body_form(&self) -> Option<&parse::Arguments> {
         let body = self.body.as_ref()?;
-        Some(body.form.get_or_init(|| {
-            let kind = self.head.headers.get(b"content-type").unwrap_or_default();
-            let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            if kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
-                parse::Arguments::decoded(&body.prefix)
-            } else {
-                parse::Arguments::default()
+        let read = || {
+            if parse::media_type(self.content_type()) != b"application/x-www-form-urlencoded" {
+                return Some(parse::Arguments::default());
             }
-        }))
+            let fields = 1 + memchr::memchr_iter(b'&', &body.prefix).count();
+            (fields <= FORM_FIELDS_MOST).then(|| parse::Arguments::decoded(&body.prefix))
+        };
+        body.form.get_or_init(read).as_ref()
+    }
+
+    /// Of a form in parts; empty for other media types.
+    pub(super) fn body_multipart(&self) -> Option<&Multipart> {
+        let body = self.body.as_ref()?;
+        let read = || {
+            let kind = self.content_type();
+            if !parse::media_type(kind).starts_with(b"multipart/") {
+                return Some(Multipart::default());
+            }
+            Multipart::read(&body.prefix, kind, body.truncated)
+        };
+        body.multipart.get_or_init(read).as_ref()
     }
 }

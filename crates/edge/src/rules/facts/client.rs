@@ -84,9 +84,9 @@ impl Facts<'_> {
         })
     }
 
-    /// The name OpenSSL uses for suites of TLS 1.3 and IANA for all; empty without TLS.
+    /// As BoringSSL calls it, for so Cloudflare's rules do; empty without TLS.
     pub(super) fn tls_cipher(&self) -> Fetched<'_> {
-        text(self.surroundings.link.tls().map_or("", |tls| tls.cipher).as_bytes())
+        text(self.surroundings.link.tls().map_or("", |tls| boringssl_name(tls.cipher)).as_bytes())
     }
 
     /// What is computed of the ClientHello. Without TLS there is none; one that cannot be read is Unknown.
@@ -155,8 +155,37 @@ impl Facts<'_> {
     }
 }
 
+/// BoringSSL's name for a cipher suite with this name at IANA; those of this edge are all here.
+fn boringssl_name(cipher: &str) -> &str {
+    match cipher {
+        "TLS_AES_128_GCM_SHA256" => "AEAD-AES128-GCM-SHA256",
+        "TLS_AES_256_GCM_SHA384" => "AEAD-AES256-GCM-SHA384",
+        "TLS_CHACHA20_POLY1305_SHA256" => "AEAD-CHACHA20-POLY1305-SHA256",
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => "ECDHE-RSA-AES128-GCM-SHA256",
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384" => "ECDHE-RSA-AES256-GCM-SHA384",
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => "ECDHE-RSA-CHACHA20-POLY1305",
+        other => other,
+    }
+}
+
 /// `Dec 22 19:39:00 2018 GMT`, as OpenSSL prints dates of certificates.
 fn openssl_date(at: Timestamp) -> String {
     let at = i64::try_from(at.seconds()).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     at.map(|at| at.strftime("%b %e %H:%M:%S %Y GMT").to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cipher_suite_has_its_name() {
+        for suite in &crate::tls::provider().cipher_suites {
+            let name = crate::tls::accept::cipher_name(suite.suite());
+            assert_ne!(boringssl_name(name), name, "{name}");
+        }
+    }
 }

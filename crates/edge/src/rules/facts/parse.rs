@@ -1,6 +1,8 @@
 //! Reading what a request carries: arguments, cookies, languages, header fields by lower-case name. Lenient, as rules are about
 //! what origins will read; nothing here refuses a request.
 
+use crate::message::BodyLength;
+
 /// Query arguments, not percent-decoded.
 #[derive(Default)]
 pub struct Arguments {
@@ -53,11 +55,20 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Fields, with `Host` first where there is one.
-    pub fn of<'h>(fields: impl Iterator<Item = (&'h [u8], &'h [u8])>, host: Option<&'h [u8]>) -> Self {
+    /// Fields, with `Host` first where there is one, and behind them the length where one is announced.
+    pub fn of<'h>(
+        fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        host: Option<&'h [u8]>,
+        announced: BodyLength,
+    ) -> Self {
         let mut found = Self::default();
+        let length = match announced {
+            BodyLength::Exact(bytes) => Some(bytes.to_string()),
+            BodyLength::Absent | BodyLength::Unknown => None,
+        };
         let host = host.map(|host| (&b"Host"[..], host));
-        for (name, value) in host.into_iter().chain(fields) {
+        let length = length.as_deref().map(|length| (&b"Content-Length"[..], length.as_bytes()));
+        for (name, value) in host.into_iter().chain(fields).chain(length) {
             found.pairs.push((name.to_ascii_lowercase(), value.to_vec()));
             found.names.push(name.to_vec());
             found.values.push(value.to_vec());
@@ -79,6 +90,12 @@ pub fn cookies(line: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
             )
         })
         .collect()
+}
+
+/// The media type of a `Content-Type`, lower case, without parameters.
+pub fn media_type(content_type: &[u8]) -> Vec<u8> {
+    let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().to_ascii_lowercase()
 }
 
 /// Languages by preference (RFC 9110 section 12.5.4), those not wanted and `*` left out.

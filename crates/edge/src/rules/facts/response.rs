@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use expr::{Context, Fetched, FieldId, List, Map, Value};
 
 use super::{Facts, parse, table, text};
-use crate::message::{HeaderList, ResponseHead};
+use crate::message::{BodyLength, HeaderList, ResponseHead};
 
 /// How long parts of a request took, in milliseconds; `None` where that is not known.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +25,7 @@ pub struct Answered<'f, 'r> {
     timings: Timings,
     headers: OnceCell<parse::Headers>,
     raw_headers: OnceCell<parse::Headers>,
+    media_type: OnceCell<Vec<u8>>,
 }
 
 impl<'f, 'r> Answered<'f, 'r> {
@@ -37,7 +38,16 @@ impl<'f, 'r> Answered<'f, 'r> {
         error: &'static str,
         timings: Timings,
     ) -> Self {
-        Self { facts, head, raw, error, timings, headers: OnceCell::new(), raw_headers: OnceCell::new() }
+        Self {
+            facts,
+            head,
+            raw,
+            error,
+            timings,
+            headers: OnceCell::new(),
+            raw_headers: OnceCell::new(),
+            media_type: OnceCell::new(),
+        }
     }
 
     /// The request.
@@ -46,11 +56,11 @@ impl<'f, 'r> Answered<'f, 'r> {
     }
 
     fn now(&self) -> &parse::Headers {
-        self.headers.get_or_init(|| parse::Headers::of(self.head.headers.iter(), None))
+        self.headers.get_or_init(|| parse::Headers::of(self.head.headers.iter(), None, BodyLength::Absent))
     }
 
     fn received(&self) -> &parse::Headers {
-        self.raw_headers.get_or_init(|| parse::Headers::of(self.raw.iter(), None))
+        self.raw_headers.get_or_init(|| parse::Headers::of(self.raw.iter(), None, BodyLength::Absent))
     }
 }
 
@@ -75,7 +85,7 @@ impl Context for Answered<'_, '_> {
             "raw.http.response.headers.values" => strings(&self.received().values),
             "http.response.content_type.media_type" => {
                 let kind = self.head.headers.get(b"content-type").unwrap_or_default();
-                text(kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
+                text(self.media_type.get_or_init(|| parse::media_type(kind)))
             }
             "cf.response.1xxx_code" => int(Some(0)),
             "cf.response.error_type" => text(self.error.as_bytes()),

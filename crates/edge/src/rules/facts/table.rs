@@ -7,6 +7,7 @@ use expr::{Array, Fetched, FieldId, Map, Value, fields};
 use snapshot::geo::PlaceText;
 
 use super::client::known;
+use super::multipart::{Multipart, Said};
 use super::{Facts, text};
 use crate::forwarded::Scheme;
 
@@ -35,6 +36,13 @@ fn strings(list: &Vec<Vec<u8>>) -> Fetched<'_> {
 
 fn grouped(pairs: &Vec<(Vec<u8>, Vec<u8>)>) -> Fetched<'_> {
     Fetched::Value(Value::Map(Map::Grouped(pairs)))
+}
+
+/// What each part of a form in parts says of one thing.
+fn said<'f>(facts: &'f Facts<'_>, read: fn(&Multipart) -> &Said) -> Fetched<'f> {
+    facts
+        .body_multipart()
+        .map_or(Fetched::Unknown, |parts| Fetched::Value(Value::Array(Array::Kept(read(parts)))))
 }
 
 fn named(name: &str) -> Option<Read> {
@@ -172,6 +180,18 @@ fn tls(name: &str) -> Option<Read> {
         }
         "tls_client_auth.cert_not_before" => |facts| facts.not_before(),
         "tls_client_auth.cert_not_after" => |facts| facts.not_after(),
+        "tls_client_auth.cert_rfc9440" => {
+            |facts| facts.certificate_text(|found| found.encoded.as_deref().unwrap_or_default())
+        }
+        "tls_client_auth.cert_chain_rfc9440" => {
+            |facts| facts.certificate_text(|found| found.encoded_chain.as_deref().unwrap_or_default())
+        }
+        "tls_client_auth.cert_rfc9440_too_large" => {
+            |facts| bool(facts.certificate().is_some_and(|found| found.encoded.is_none()))
+        }
+        "tls_client_auth.cert_chain_rfc9440_too_large" => {
+            |facts| bool(facts.certificate().is_some_and(|found| found.encoded_chain.is_none()))
+        }
         "tls_client_auth.cert_ski" => {
             |facts| facts.certificate_text(|found| found.key_identifier.as_deref().unwrap_or_default())
         }
@@ -214,6 +234,21 @@ fn body(name: &str) -> Option<Read> {
         "form" => |facts| facts.body_form().map_or(Fetched::Unknown, |form| grouped(&form.pairs)),
         "form.names" => |facts| facts.body_form().map_or(Fetched::Unknown, |form| strings(&form.names)),
         "form.values" => |facts| facts.body_form().map_or(Fetched::Unknown, |form| strings(&form.values)),
+        "multipart" => |facts| {
+            let Some(parts) = facts.body_multipart() else { return Fetched::Unknown };
+            Fetched::Value(Value::Map(Map::Grouped(&parts.pairs)))
+        },
+        "multipart.values" => |facts| {
+            let Some(parts) = facts.body_multipart() else { return Fetched::Unknown };
+            Fetched::Value(Value::Array(Array::Kept(&parts.values)))
+        },
+        "multipart.names" => |facts| said(facts, |parts| &parts.names),
+        "multipart.filenames" => |facts| said(facts, |parts| &parts.filenames),
+        "multipart.content_types" => |facts| said(facts, |parts| &parts.content_types),
+        "multipart.content_dispositions" => |facts| said(facts, |parts| &parts.content_dispositions),
+        "multipart.content_transfer_encodings" => {
+            |facts| said(facts, |parts| &parts.content_transfer_encodings)
+        }
         _ => return None,
     })
 }

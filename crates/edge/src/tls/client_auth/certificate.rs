@@ -2,6 +2,8 @@
 
 use aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use base::time::Timestamp;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
@@ -35,7 +37,17 @@ pub struct ClientCertificate {
     pub not_before: Timestamp,
     /// End of its validity, checked when the connection began.
     pub not_after: Timestamp,
+    /// As `Client-Cert` has it (RFC 9440 section 2.2); `None` when that is longer than `ENCODED_MOST`.
+    pub encoded: Option<Box<str>>,
+    /// What was shown behind it, as `Client-Cert-Chain` has it (RFC 9440 section 2.3), empty for nothing; `None` when that is
+    /// longer than `ENCODED_CHAIN_MOST`.
+    pub encoded_chain: Option<Box<str>>,
 }
+
+/// Longest `Client-Cert`, as Cloudflare hands it on.
+const ENCODED_MOST: usize = 10 * 1024;
+/// Longest `Client-Cert-Chain`.
+const ENCODED_CHAIN_MOST: usize = 16 * 1024;
 
 /// The certificate passed verification and still cannot be read; the connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,8 +81,22 @@ impl ClientCertificate {
             sha1: hash(&SHA1_FOR_LEGACY_USE_ONLY, leaf),
             not_before: timestamp(parsed.validity().not_before.timestamp()),
             not_after: timestamp(parsed.validity().not_after.timestamp()),
+            encoded: encoded(&chain[..1], ENCODED_MOST),
+            encoded_chain: encoded(&chain[1..], ENCODED_CHAIN_MOST),
         })
     }
+}
+
+/// A list of byte sequences (RFC 9651 sections 3.1 and 3.3.5); `None` when it is longer than `most`.
+fn encoded(certificates: &[CertificateDer<'_>], most: usize) -> Option<Box<str>> {
+    // Base64 and two colons for each, a comma and a space between them.
+    let lengths = certificates.iter().map(|certificate| certificate.len().div_ceil(3) * 4 + 2);
+    let length = lengths.sum::<usize>() + certificates.len().saturating_sub(1) * 2;
+    if length > most {
+        return None;
+    }
+    let each = certificates.iter().map(|certificate| format!(":{}:", STANDARD.encode(certificate)));
+    Some(each.collect::<Vec<_>>().join(", ").into())
 }
 
 fn serial_of_signer(leaf: &X509Certificate<'_>, chain: &[CertificateDer<'_>]) -> Option<String> {

@@ -334,6 +334,9 @@ async fn its_fields_read_as_openssl_writes_them() {
             identifier.strip_prefix("keyid").or(Some(&identifier))
         );
         assert_eq!(shown.issuer_serial, None, "neither in the identifier nor in the chain");
+        let base64 = |pem: &str| -> String { pem.lines().filter(|line| !line.starts_with('-')).collect() };
+        assert_eq!(shown.encoded.as_deref(), Some(&*format!(":{}:", base64(&pair.0))));
+        assert_eq!(shown.encoded_chain.as_deref(), Some(""));
         let days = (shown.not_after.seconds() - shown.not_before.seconds()) / 86_400;
         assert_eq!(days, 31);
     }
@@ -342,6 +345,9 @@ async fn its_fields_read_as_openssl_writes_them() {
     let pair = (format!("{leaf}{}", signer.pem), key);
     let facts = outcome(&visitor(&authority, &TLS13, Some(&pair)), "a.example", &server).await.unwrap();
     std::fs::write(&file, &signer.pem).unwrap();
-    let number = facts.client.unwrap().issuer_serial.clone().unwrap();
+    let shown = facts.client.unwrap();
+    let base64: String = signer.pem.lines().filter(|line| !line.starts_with('-')).collect();
+    assert_eq!(shown.encoded_chain.as_deref(), Some(&*format!(":{base64}:")));
+    let number = shown.issuer_serial.clone().unwrap();
     assert_eq!(number.trim_start_matches("00"), openssl(&file, &["-serial"]).trim_start_matches("00"));
 }
