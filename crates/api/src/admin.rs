@@ -324,6 +324,9 @@ pub struct ArtefactStatus {
     pub baking: bool,
     /// Whether it was forced and waits to be confirmed.
     pub unconfirmed: bool,
+    /// Where its content is from, as its package says; who is to be named for it stands there.
+    #[serde(default)]
+    pub source: Option<String>,
 }
 
 /// Where the generation in force came from.

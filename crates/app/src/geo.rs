@@ -16,6 +16,11 @@ use crate::{EXIT_OK, feeds, run};
 const COUNTRIES: (&str, &str) =
     ("@ip-location-db/geo-whois-asn-country-mmdb", "package/geo-whois-asn-country.mmdb");
 
+/// Characters kept of each thing that is said of a database.
+const ABOUT_CHARACTERS: usize = 250;
+/// It asks for nothing; whoever wonders where it is from can read it.
+const COUNTRIES_ATTRIBUTION: &str = "by the records of the regional internet registries (CC0)";
+
 /// Arguments of `geo`.
 #[derive(Args, Debug)]
 pub struct GeoArguments {
@@ -41,6 +46,10 @@ struct InstallArguments {
     /// Fetch the free database of countries (CC0) with npm.
     #[arg(long, conflicts_with = "file")]
     country: bool,
+    /// What the database's licence wants to be said where it is used; shown by `rempart status`. Known for the free databases
+    /// of MaxMind, DB-IP, IP2Location and IPinfo, as they come from them.
+    #[arg(long, value_name = "TEXT")]
+    attribution: Option<String>,
     /// Name of the feed.
     #[arg(long, default_value = "geo")]
     name: String,
@@ -69,13 +78,11 @@ pub fn run(arguments: &GeoArguments, terminal: &Terminal) -> anyhow::Result<u8> 
         feeds::new_key(&key)?;
     }
     let output = folder.join(format!("{}.package", install.name));
-    let about = Geography::open(payload.clone())
-        .ok()
-        .map(|found| format!("{}: {}", found.kind(), found.description()));
+    let about = about(&payload, install);
     let installed = feeds::Installation {
         kind: "geoip",
         payload,
-        source: about.clone().unwrap_or_default(),
+        source: about.clone(),
         name: install.name.clone(),
         key: key.clone(),
         output: output.clone(),
@@ -85,13 +92,28 @@ pub fn run(arguments: &GeoArguments, terminal: &Terminal) -> anyhow::Result<u8> 
     if code == EXIT_OK && !terminal.json {
         let public = feeds::public_key(&key)?;
         terminal.print(&format!(
-            "{}\nIts maker may ask to be named where it is used.\n\nIn rempart.toml, if it is not there yet:\n\n[[feeds]]\nname = \"{}\"\nkind = \"geoip\"\nsource = \"{}\"\nkeys = [\"{public}\"]",
-            about.unwrap_or_default(),
+            "{}\n\nIn rempart.toml, if it is not there yet:\n\n[[feeds]]\nname = \"{}\"\nkind = \"geoip\"\nsource = \"{}\"\nkeys = [\"{public}\"]",
+            about,
             install.name,
             std::path::absolute(&output).unwrap_or(output).display(),
         ));
     }
     Ok(code)
+}
+
+/// What is said of the database wherever it is in force: what it is, and what its licence wants to be said.
+fn about(payload: &[u8], install: &InstallArguments) -> String {
+    let Ok(found) = Geography::open(payload.to_vec()) else { return String::new() };
+    let attribution = match &install.attribution {
+        Some(text) => text,
+        None if install.country => COUNTRIES_ATTRIBUTION,
+        None => found.attribution().unwrap_or("its maker may ask to be named where it is used"),
+    };
+    let plain = |text: &str| -> String {
+        text.chars().take(ABOUT_CHARACTERS).map(|sign| if sign.is_control() { ' ' } else { sign }).collect()
+    };
+    let parts = [found.kind(), found.description(), attribution].map(plain);
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
 }
 
 /// The free database, through npm so that the operator's own registry and proxy hold.

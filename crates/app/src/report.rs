@@ -174,6 +174,10 @@ impl Terminal {
                 "  data     {} ({}): generation {} since {}{state}\n",
                 artefact.feed, artefact.kind, artefact.generation, artefact.since
             );
+            // A line of its own: it may be what a licence wants to be read.
+            if let Some(source) = &artefact.source {
+                text += &format!("           {source}\n");
+            }
         }
         for ban in &status.bans {
             text += &format!(

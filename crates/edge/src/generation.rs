@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use snapshot::generation::{Origin, Site, Snapshot};
 use snapshot::outline;
-use snapshot::rules::Action;
+use snapshot::routes::Route;
 
 use crate::artefacts::Artefacts;
 use crate::bans::Bans;
@@ -70,8 +70,8 @@ pub struct SiteRuntime {
     pub metrics: Arc<SiteMetrics>,
     /// What is switched off or fails here; survives reloads.
     pub modules: Arc<SiteModules>,
-    /// The same site with other origins, by the rules that say so.
-    pub routes: HashMap<Arc<str>, Arc<SiteRuntime>>,
+    /// The same site with other origins, by what rules say together.
+    pub routes: HashMap<Route, Arc<SiteRuntime>>,
     /// Whether it is served as it was before this generation.
     reverted: AtomicBool,
 }
@@ -300,15 +300,21 @@ impl Loader {
 
     fn site(&self, site: &Arc<Site>) -> Result<SiteRuntime, Vec<LoadError>> {
         let mut runtime = self.site_at(site, &site.origins, &site.name)?;
-        let rules = site.rules.phase(expr::Phase::Origin).into_iter().flat_map(|rules| &rules.rulesets);
-        for rule in rules.flat_map(|ruleset| ruleset.all_rules()) {
-            if let Action::Route(route) = &rule.action {
-                let origins: Vec<Arc<Origin>> =
-                    site.origins.iter().map(|origin| Arc::new(origin.routed(route))).collect();
-                // Health of its own: that these origins fail says nothing of the others.
-                let routed = self.site_at(site, &origins, &format!("{} by rule {}", site.name, rule.id))?;
-                runtime.routes.insert(rule.id.clone(), Arc::new(routed));
-            }
+        let Some(rules) = site.rules.phase(expr::Phase::Origin) else { return Ok(runtime) };
+        let routes = rules.routes().map_err(|error| {
+            vec![LoadError {
+                place: format!("site[{}].rules", site.index),
+                code: "too-many",
+                message: error.to_string(),
+                hint: "let rules that may match together set the same parameters".to_owned(),
+            }]
+        })?;
+        for route in routes {
+            let origins: Vec<Arc<Origin>> =
+                site.origins.iter().map(|origin| Arc::new(origin.routed(&route))).collect();
+            // Health of its own: that these origins fail says nothing of the others.
+            let routed = self.site_at(site, &origins, &format!("{} by rules {route:?}", site.name))?;
+            runtime.routes.insert(route, Arc::new(routed));
         }
         Ok(runtime)
     }

@@ -245,7 +245,8 @@ async fn answer<'a>(
     };
     let rehearsal = connection.listener.rehearsal;
     let via = &generation.snapshot.via;
-    let site = decisions.route.and_then(|rule| site.routes.get(rule)).map_or(site, |routed| &**routed);
+    let routed = decisions.route.as_ref().and_then(|route| site.routes.get(&**route));
+    let site = routed.map_or(site, |routed| &**routed);
     let delivery = Delivery { head, body, tunnel, visit: &visit, site, worker, via, connection, rehearsal };
     let mut relay = RelayInterim { inner: inform, via };
     match deliver::deliver(delivery, trail, &mut relay).await {

@@ -1,6 +1,7 @@
 //! Values as evaluation sees them: borrowed from the request where possible.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// One value; its type was checked when the expression was compiled.
@@ -152,24 +153,55 @@ impl<'a> Map<'a> {
 
     /// Shows the value of every key, keys in the order of their first pair, until the visitor returns false.
     pub fn visit(self, see: &mut dyn FnMut(Value<'a>) -> bool) {
-        let (Map::Grouped(pairs) | Map::Single(pairs)) = self;
-        let mut position = 0;
-        while let Some((name, value)) = pairs.pair(position) {
-            let on = match self {
-                Map::Single(_) => see(value),
-                Map::Grouped(_) if seen_before(pairs, name, position) => true,
-                Map::Grouped(_) => see(Value::Array(Array::Group(pairs, Cow::Borrowed(name)))),
-            };
-            if !on {
-                return;
+        match self {
+            Map::Single(pairs) => {
+                let mut position = 0;
+                while let Some((_, value)) = pairs.pair(position)
+                    && see(value)
+                {
+                    position += 1;
+                }
             }
-            position += 1;
+            Map::Grouped(pairs) if pairs.pair(FEW).is_none() => {
+                let mut position = 0;
+                while let Some((name, _)) = pairs.pair(position) {
+                    let known = (0..position)
+                        .any(|before| pairs.pair(before).is_some_and(|(other, _)| other == name));
+                    if !known && !see(Value::Array(Array::Group(pairs, Cow::Borrowed(name)))) {
+                        return;
+                    }
+                    position += 1;
+                }
+            }
+            Map::Grouped(pairs) => {
+                for values in grouped(pairs) {
+                    if !see(Value::Array(Array::Made(values))) {
+                        return;
+                    }
+                }
+            }
         }
     }
 }
 
-fn seen_before(pairs: &dyn Pairs, name: &[u8], before: usize) -> bool {
-    (0..before).any(|position| pairs.pair(position).is_some_and(|(other, _)| other == name))
+/// Pairs up to which keys are compared with each other, which needs no memory. A form may have thousands, and whoever sends one
+/// must not be able to make that take the square of their number.
+const FEW: usize = 16;
+
+/// The values of each key, keys in the order of their first pair.
+fn grouped(pairs: &dyn Pairs) -> Vec<Vec<Value<'_>>> {
+    let mut groups: Vec<Vec<Value<'_>>> = Vec::new();
+    let mut places: BTreeMap<&[u8], usize> = BTreeMap::new();
+    let mut position = 0;
+    while let Some((name, value)) = pairs.pair(position) {
+        let place = *places.entry(name).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) => group.push(value),
+            None => groups.push(vec![value]),
+        }
+        position += 1;
+    }
+    groups
 }
 
 impl std::fmt::Debug for Array<'_> {

@@ -18,6 +18,20 @@ const EUROPEAN_UNION: [&str; 27] = [
     "LU", "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK",
 ];
 
+/// Beginnings of kinds of databases, lower case, and what the licences of the free ones want to be said.
+const MAKERS: [(&str, &str); 4] = [
+    (
+        "geolite2",
+        "This product includes GeoLite Data created by MaxMind, available from https://www.maxmind.com",
+    ),
+    ("dbip", "IP Geolocation by DB-IP, https://db-ip.com"),
+    (
+        "ip2lite",
+        "This site or product includes IP2Location LITE data available from https://lite.ip2location.com",
+    ),
+    ("ipinfo", "IP address data powered by IPinfo, https://ipinfo.io"),
+];
+
 /// A database.
 pub struct Geography {
     reader: Reader<Vec<u8>>,
@@ -76,6 +90,12 @@ impl Geography {
     /// What it says of itself in English, where licences like to be named; may be empty.
     pub fn description(&self) -> &str {
         self.reader.metadata().description.get("en").map(String::as_str).unwrap_or_default()
+    }
+
+    /// What its maker's licence wants to be said where it is used, as far as the maker shows in the kind of database.
+    pub fn attribution(&self) -> Option<&'static str> {
+        let kind = self.kind().to_ascii_lowercase();
+        MAKERS.iter().find(|(begin, _)| kind.starts_with(begin)).map(|(_, sentence)| *sentence)
     }
 
     /// A text of an address.

@@ -13,6 +13,7 @@ pub mod package;
 pub mod policy;
 mod reference;
 mod review;
+pub mod routes;
 pub mod rules;
 mod shape;
 pub mod source;

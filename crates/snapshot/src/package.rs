@@ -254,7 +254,8 @@ struct Parts<'a> {
     packed: &'a [u8],
 }
 
-fn split(bytes: &[u8]) -> Result<Parts<'_>, PackageError> {
+/// The manifest as it is signed, and what follows it.
+fn start(bytes: &[u8]) -> Result<(&[u8], &[u8]), PackageError> {
     let damaged = PackageError::Damaged;
     let rest = bytes.strip_prefix(MAGIC).ok_or(PackageError::NotAPackage)?;
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(damaged("cut off"))?;
@@ -262,16 +263,33 @@ fn split(bytes: &[u8]) -> Result<Parts<'_>, PackageError> {
     if length > MAX_MANIFEST {
         return Err(damaged("the manifest is too long"));
     }
-    let (signed, rest) = rest.split_at_checked(length).ok_or(damaged("cut off"))?;
+    rest.split_at_checked(length).ok_or(damaged("cut off"))
+}
+
+fn read_manifest(signed: &[u8]) -> Result<Manifest, PackageError> {
+    serde_json::from_slice(signed).map_err(|_| PackageError::Damaged("the manifest"))
+}
+
+fn split(bytes: &[u8]) -> Result<Parts<'_>, PackageError> {
+    let damaged = PackageError::Damaged;
+    let (signed, rest) = start(bytes)?;
     let (key, rest) = rest.split_first_chunk::<8>().ok_or(damaged("cut off"))?;
     let (signature, rest) = rest.split_first_chunk::<SIGNATURE_BYTES>().ok_or(damaged("cut off"))?;
     let (length, packed) = rest.split_first_chunk::<8>().ok_or(damaged("cut off"))?;
     if u64::from_be_bytes(*length) != packed.len() as u64 {
         return Err(damaged("its length is not what it says"));
     }
-    let manifest: Manifest = serde_json::from_slice(signed).map_err(|_| damaged("the manifest"))?;
+    let manifest = read_manifest(signed)?;
     let seal = Seal { key: KeyId(*key), signature: *signature };
     Ok(Parts { manifest, signed, seal, packed })
+}
+
+/// Bytes from the beginning of a package that are enough for `peek_start`.
+pub const START_BYTES: usize = MAGIC.len() + 4 + MAX_MANIFEST;
+
+/// What a package says of itself, by its first bytes: at least `START_BYTES`, or all of them. Nothing of it has been verified.
+pub fn peek_start(bytes: &[u8]) -> Result<Manifest, PackageError> {
+    start(bytes).and_then(|(signed, _)| read_manifest(signed))
 }
 
 /// What a package says of itself. Nothing of it has been verified: for lists, not for decisions.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use expr::{Context, Filter, Phase, RuleSet, Steps, Truth, ValueExpression};
 
 use crate::desired::rules::{CacheSettings, SecurityLevel};
-use crate::generation::{HostHeader, Origin, OriginHost, OriginTls};
+use crate::routes::Route;
 
 /// Steps one rule may take before it counts as Unknown.
 pub const STEPS_PER_RULE: usize = Steps::USUAL;
@@ -254,19 +254,6 @@ pub enum HeaderOperation {
     Remove,
 }
 
-/// Where the origin is, and under what name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Route {
-    /// `Host` sent.
-    pub host_header: Option<Arc<str>>,
-    /// Name or address to connect to.
-    pub host: Option<Arc<str>>,
-    /// Port to connect to.
-    pub port: Option<u16>,
-    /// Server name of the handshake.
-    pub sni: Option<Arc<str>>,
-}
-
 /// Settings of single requests; `None` leaves one as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -325,40 +312,6 @@ impl FieldSource {
             Self::RawResponse => "raw_response",
             Self::Cookie => "cookie",
         }
-    }
-}
-
-impl Origin {
-    /// This origin where a rule says it is, and under the names it says.
-    pub fn routed(&self, route: &Route) -> Origin {
-        let host = route.host.as_ref().map_or_else(
-            || self.host.clone(),
-            |host| match host.trim_matches(['[', ']']).parse() {
-                Ok(address) => OriginHost::Address(address),
-                Err(_) => OriginHost::Name(host.clone()),
-            },
-        );
-        let port = route.port.unwrap_or(self.port);
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let label = match &host {
-            OriginHost::Address(address) => {
-                format!("{scheme}://{}", std::net::SocketAddr::new(*address, port))
-            }
-            OriginHost::Name(name) => format!("{scheme}://{name}:{port}"),
-        };
-        let tls = self.tls.as_ref().map(|tls| OriginTls {
-            server_name: route
-                .sni
-                .as_ref()
-                .or(route.host.as_ref())
-                .map_or_else(|| tls.server_name.clone(), Arc::clone),
-            verify: tls.verify.clone(),
-        });
-        let host_header = match &route.host_header {
-            Some(host) => HostHeader::Fixed(host.clone()),
-            None => self.host_header.clone(),
-        };
-        Origin { label: label.into(), host, port, host_header, tls, ..self.clone() }
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use api::roles::{FeedSettings, RoleSettings};
 use base::happening::{Component, Happening, Severity, What};
 use base::time::Timestamp;
 use feed::store::Store;
+use snapshot::package::START_BYTES;
 
 use super::child::{AskError, Child, ChildWord};
 use super::control::CONFIRM;
@@ -58,6 +60,14 @@ pub struct Artefacts {
     given_up: Vec<(String, u64, String)>,
 }
 
+/// Where the content of a package is from, where it says so.
+fn source(package: &File) -> Option<String> {
+    let mut start = vec![0; START_BYTES];
+    let length = package.read_at(&mut start, 0).ok()?;
+    let manifest = snapshot::package::peek_start(start.get(..length)?).ok()?;
+    Some(manifest.source).filter(|source| !source.is_empty())
+}
+
 /// One to be given to a process that is made ready to serve.
 pub struct Given {
     /// Its feed.
@@ -89,6 +99,7 @@ impl Artefacts {
             since: rfc3339(artefact.since),
             baking: artefact.bake.is_some(),
             unconfirmed: artefact.confirm.is_some(),
+            source: source(&artefact.package),
         };
         self.in_force.iter().map(of).collect()
     }

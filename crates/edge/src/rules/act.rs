@@ -8,6 +8,7 @@ use bytes::Bytes;
 use expr::{Context, Fetched, Phase, Steps, Value, ValueExpression};
 use smallvec::SmallVec;
 use snapshot::desired::rules::CacheSettings;
+use snapshot::routes::Route;
 use snapshot::rules::{
     Action, Algorithm, Answer, HeaderOperation, LoggedField, PhaseRules, Redirect, STEPS_PER_RULE, Settings,
     Text,
@@ -29,8 +30,8 @@ pub struct Decisions<'s> {
     pub skipped: Skipped<'s>,
     /// Settings for this request.
     pub settings: Settings,
-    /// The rule that says where its origin is, and under what name.
-    pub route: Option<&'s Arc<str>>,
+    /// Where its origin is, and under what name, as far as rules say.
+    pub route: Option<Cow<'s, Route>>,
     /// How the response may be kept, the last word last.
     pub cache: SmallVec<[Arc<CacheSettings>; 1]>,
 }
@@ -46,7 +47,7 @@ pub struct Effects<'s> {
     query: Option<String>,
     headers: Vec<(&'s str, Change)>,
     settings: Settings,
-    route: Option<&'s Arc<str>>,
+    route: Option<Cow<'s, Route>>,
     cache: SmallVec<[Arc<CacheSettings>; 1]>,
     /// How the response is to be compressed.
     pub compress: Option<&'s Arc<[Algorithm]>>,
@@ -111,7 +112,9 @@ pub fn decide<'s>(
                     }),
                 );
             }
-            Action::Route(_) => effects.route = Some(&rule.id),
+            Action::Route(route) => {
+                effects.route = Some(together(effects.route.take(), Cow::Borrowed(route)))
+            }
             Action::SetConfig(settings) => effects.settings = effects.settings.then(*settings),
             Action::SetCacheSettings(settings) => effects.cache.push(settings.clone()),
             Action::Compress(algorithms) => effects.compress = Some(algorithms),
@@ -140,13 +143,23 @@ impl<'s> Effects<'s> {
             edit(facts.headers_mut(), &mut self.headers);
         }
         decisions.settings = decisions.settings.then(self.settings);
-        decisions.route = self.route.or(decisions.route);
+        if let Some(route) = self.route.take() {
+            decisions.route = Some(together(decisions.route.take(), route));
+        }
         decisions.cache.append(&mut self.cache);
     }
 
     /// Carries out what concerns the head of the response.
     pub fn on_response(&mut self, head: &mut ResponseHead) {
         edit(&mut head.headers, &mut self.headers);
+    }
+}
+
+/// What the rules so far and one more say. Hardly ever more than one has something to say, and then nothing is copied.
+fn together<'s>(earlier: Option<Cow<'s, Route>>, later: Cow<'s, Route>) -> Cow<'s, Route> {
+    match earlier {
+        None => later,
+        Some(earlier) => Cow::Owned(earlier.then(&later)),
     }
 }
 

@@ -23,7 +23,7 @@ use expr::{Context, Fetched, FieldId, List, Value};
 use snapshot::geo::PlaceText;
 
 pub use self::body::Inspected;
-pub use self::response::{Answered, Timings};
+pub use self::response::{Announced, Answered, Timings};
 use crate::connection::Connection;
 use crate::forwarded::{Client, Scheme};
 use crate::generation::{Generation, SiteRuntime};

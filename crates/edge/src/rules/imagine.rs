@@ -10,7 +10,7 @@ use expr::{Array, Context, Explained, Fetched, FieldId, Filter, List, Phase, Ste
 use snapshot::rules::STEPS_PER_RULE;
 
 use super::act::{self, Decisions, End};
-use super::facts::{Answered, Facts, Inspected, Link, Surroundings, Timings};
+use super::facts::{Announced, Answered, Facts, Inspected, Link, Surroundings, Timings};
 use super::walk::{Fate, Switches};
 use crate::forwarded::{Client, Scheme, Source};
 use crate::generation::{Generation, SiteRuntime};
@@ -224,7 +224,7 @@ pub fn explain(
     let client = imagined.client();
     let facts = imagined.facts(&client, generation, site);
     let (head, none) = (ResponseHead::new(imagined.status), HeaderList::default());
-    let answered = Answered::new(&facts, &head, &none, "", Timings::default());
+    let answered = Answered::new(&facts, &head, &none, "", Timings::default(), Announced::NOTHING);
     filter.explain(&With::new(&answered, &imagined.given))
 }
 
@@ -278,7 +278,7 @@ fn station<'r>(
     let mut effects = {
         let facts = &*facts;
         let head = response.as_deref().unwrap_or(&nothing);
-        let answered = Answered::new(facts, head, &none, "", Timings::default());
+        let answered = Answered::new(facts, head, &none, "", Timings::default(), Announced::NOTHING);
         let inner: &dyn Context = if response.is_some() { &answered } else { facts };
         let context = With::new(inner, &imagined.given);
         let mut skipped = decisions.skipped.clone();

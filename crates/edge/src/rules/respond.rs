@@ -6,9 +6,9 @@ use expr::Phase;
 use snapshot::rules::{Algorithm, FieldSource, LoggedField};
 
 use super::act::{self, Decisions, End};
-use super::facts::{Answered, Facts, Timings};
+use super::facts::{Announced, Answered, Facts, Timings};
 use crate::compress::{self, ROOM_PER_THREAD, Room};
-use crate::message::{Body, HeaderList};
+use crate::message::{Body, BodyLength, HeaderList};
 use crate::modules;
 use crate::pipeline::Response;
 use crate::telemetry::bounded_text;
@@ -48,6 +48,7 @@ pub fn by_rules<'r>(
     error: &'static str,
     worker: &Worker,
 ) {
+    let sent = if raw.is_empty() { BodyLength::Absent } else { response.body.length() };
     for phase in PHASES {
         if phase == Phase::CustomErrors && response.head.status < 400 {
             continue;
@@ -58,7 +59,8 @@ pub fn by_rules<'r>(
             origin: response.trail.origin_wait().and_then(milliseconds),
         };
         let effects = {
-            let answered = Answered::new(facts, &response.head, raw, error, timings);
+            let announced = Announced { now: response.body.length(), raw: sent };
+            let answered = Answered::new(facts, &response.head, raw, error, timings, announced);
             modules::after_upstream(phase, &answered, decisions, worker, &mut response.trail)
         };
         let Some(mut effects) = effects else { continue };

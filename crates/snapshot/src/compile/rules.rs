@@ -117,7 +117,14 @@ impl Judge<'_> {
             let digest = *digest.finalize().as_bytes();
             (!rulesets.is_empty()).then_some((*phase, PhaseRules { rulesets, digest }))
         });
-        SiteRules::new(phases.collect(), reads_body)
+        let rules = SiteRules::new(phases.collect(), reads_body);
+        if let Some(Err(error)) = rules.phase(Phase::Origin).map(PhaseRules::routes) {
+            let message = error.to_string();
+            let hint =
+                "let rules that may match together set the same parameters, or give each part its own site";
+            self.review.error(&format!("{place}.rules"), "too-many", message, hint);
+        }
+        rules
     }
 
     /// Says of each ruleset that nothing executes that it is not used.

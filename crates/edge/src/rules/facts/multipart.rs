@@ -286,8 +286,18 @@ mod tests {
     #[test]
     fn any_bytes_are_read_without_harm() {
         let mut random = Random::seeded(7);
-        let pieces =
-            ["--x y", "\r\n", "--", "a: b", "Content-Disposition: form-data; name=\"", "\"", ";", "1"];
+        let pieces = [
+            "\r\n--x y\r\n",
+            "\r\n\r\n",
+            "--x y",
+            "\r\n",
+            "--",
+            "a: b",
+            "Content-Disposition: form-data; name=\"",
+            "\"",
+            ";",
+            "1",
+        ];
         let mut parts = 0;
         for _ in 0..20_000 {
             let count = random.below(24);

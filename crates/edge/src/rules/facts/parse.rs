@@ -62,18 +62,19 @@ impl Headers {
         announced: BodyLength,
     ) -> Self {
         let mut found = Self::default();
-        let length = match announced {
-            BodyLength::Exact(bytes) => Some(bytes.to_string()),
-            BodyLength::Absent | BodyLength::Unknown => None,
-        };
-        let host = host.map(|host| (&b"Host"[..], host));
-        let length = length.as_deref().map(|length| (&b"Content-Length"[..], length.as_bytes()));
-        for (name, value) in host.into_iter().chain(fields).chain(length) {
-            found.pairs.push((name.to_ascii_lowercase(), value.to_vec()));
-            found.names.push(name.to_vec());
-            found.values.push(value.to_vec());
+        for (name, value) in host.map(|host| (&b"Host"[..], host)).into_iter().chain(fields) {
+            found.push(name, value);
+        }
+        if let BodyLength::Exact(bytes) = announced {
+            found.push(b"Content-Length", bytes.to_string().as_bytes());
         }
         found
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.pairs.push((name.to_ascii_lowercase(), value.to_vec()));
+        self.names.push(name.to_vec());
+        self.values.push(value.to_vec());
     }
 }
 

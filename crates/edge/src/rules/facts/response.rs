@@ -16,6 +16,20 @@ pub struct Timings {
     pub origin: Option<u64>,
 }
 
+/// What heads announce of bodies: framing is no longer among the header fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced {
+    /// The response as it is now.
+    pub now: BodyLength,
+    /// The response as the origin sent it.
+    pub raw: BodyLength,
+}
+
+impl Announced {
+    /// Neither has a body.
+    pub const NOTHING: Self = Self { now: BodyLength::Absent, raw: BodyLength::Absent };
+}
+
 /// A request with its response, for the phases after the origin.
 pub struct Answered<'f, 'r> {
     facts: &'f Facts<'r>,
@@ -23,6 +37,7 @@ pub struct Answered<'f, 'r> {
     raw: &'f HeaderList,
     error: &'static str,
     timings: Timings,
+    announced: Announced,
     headers: OnceCell<parse::Headers>,
     raw_headers: OnceCell<parse::Headers>,
     media_type: OnceCell<Vec<u8>>,
@@ -37,6 +52,7 @@ impl<'f, 'r> Answered<'f, 'r> {
         raw: &'f HeaderList,
         error: &'static str,
         timings: Timings,
+        announced: Announced,
     ) -> Self {
         Self {
             facts,
@@ -44,6 +60,7 @@ impl<'f, 'r> Answered<'f, 'r> {
             raw,
             error,
             timings,
+            announced,
             headers: OnceCell::new(),
             raw_headers: OnceCell::new(),
             media_type: OnceCell::new(),
@@ -56,11 +73,11 @@ impl<'f, 'r> Answered<'f, 'r> {
     }
 
     fn now(&self) -> &parse::Headers {
-        self.headers.get_or_init(|| parse::Headers::of(self.head.headers.iter(), None, BodyLength::Absent))
+        self.headers.get_or_init(|| parse::Headers::of(self.head.headers.iter(), None, self.announced.now))
     }
 
     fn received(&self) -> &parse::Headers {
-        self.raw_headers.get_or_init(|| parse::Headers::of(self.raw.iter(), None, BodyLength::Absent))
+        self.raw_headers.get_or_init(|| parse::Headers::of(self.raw.iter(), None, self.announced.raw))
     }
 }
 

@@ -9,7 +9,7 @@ use expr::fields::Tier;
 use expr::{Context, Filter, Options, Steps, Truth};
 
 use self::fixture::House;
-use super::{Answered, Facts, Timings};
+use super::{Announced, Answered, Facts, Timings};
 use crate::message::{BodyLength, HeaderList, ResponseHead};
 
 const STEPS: usize = 100_000;
@@ -188,6 +188,8 @@ const RESPONSE: &[&str] = &[
     r#"raw.http.response.headers.names[0] eq "X-A""#,
     r#"raw.http.response.headers.values[0] eq "1""#,
     r#"http.response.content_type.media_type eq "text/html""#,
+    r#"any(http.response.headers["content-length"][*] eq "2")"#,
+    r#"any(raw.http.response.headers["content-length"][*] eq "9")"#,
     "cf.response.1xxx_code eq 0",
     r#"cf.response.error_type eq "waf""#,
     "cf.timings.edge_msec eq 7",
@@ -203,7 +205,14 @@ fn answered<T>(facts: &Facts<'_>, see: impl FnOnce(&Answered<'_, '_>) -> T) -> T
     head.headers.push("Content-Type", "Text/HTML; charset=utf-8");
     let mut raw = HeaderList::default();
     raw.push("X-A", "1");
-    see(&Answered::new(facts, &head, &raw, "waf", Timings { edge: Some(7), origin: Some(5) }))
+    see(&Answered::new(
+        facts,
+        &head,
+        &raw,
+        "waf",
+        Timings { edge: Some(7), origin: Some(5) },
+        Announced { now: BodyLength::Exact(2), raw: BodyLength::Exact(9) },
+    ))
 }
 
 #[test]

@@ -12,9 +12,10 @@ use crate::desired::rules::{
     HeaderChange as Change, HeaderOperation as Operation, Rule as Written, SecurityLevel, ValueOrExpression,
 };
 use crate::diagnostic::quote;
+use crate::routes::Route;
 use crate::rules::{
     Action, Algorithm, Answer, Challenge, FieldSource, HeaderChange, HeaderOperation, LoggedField, Product,
-    Redirect, Route, Settings, Skip, Text,
+    Redirect, Settings, Skip, Text,
 };
 
 /// Bytes of an answer written out in a rule.
