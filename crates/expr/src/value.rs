@@ -239,3 +239,37 @@ impl<K: AsRef<[u8]>, V: AsRef<[u8]>> Pairs for Vec<(K, V)> {
         self.get(position).map(|(key, value)| (key.as_ref(), Value::text(value)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys with their values, as the map shows them.
+    fn shown(pairs: &Vec<(Vec<u8>, Vec<u8>)>) -> Vec<String> {
+        let mut shown = Vec::new();
+        Map::Grouped(pairs).visit(&mut |value| {
+            shown.push(format!("{value:?}"));
+            true
+        });
+        shown
+    }
+
+    #[test]
+    fn many_pairs_are_grouped_as_few_are() {
+        let pairs = |count: usize| -> Vec<(Vec<u8>, Vec<u8>)> {
+            (0..count).map(|n| (vec![b'a' + (n * n % 7) as u8], n.to_string().into_bytes())).collect()
+        };
+        for count in 0..60 {
+            let pairs = pairs(count);
+            let mut keys: Vec<&[u8]> = Vec::new();
+            for (name, _) in &pairs {
+                if !keys.contains(&&name[..]) {
+                    keys.push(name);
+                }
+            }
+            let expected: Vec<_> =
+                keys.iter().map(|key| format!("{:?}", Map::Grouped(&pairs).get(key).unwrap())).collect();
+            assert_eq!(shown(&pairs), expected, "{count} pairs");
+        }
+    }
+}

@@ -25,6 +25,7 @@ mod modules;
 mod origin_limits;
 mod origin_refusals;
 mod packaging;
+mod places;
 mod proxy_protocol;
 mod proxying;
 mod refusals;

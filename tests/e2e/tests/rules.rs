@@ -36,7 +36,7 @@ fn config(origin: &Origin, rules: &str) -> Config {
 }
 
 /// One `[[site.rules]]`; `action` is the word and what else belongs to it.
-fn rule(id: &str, phase: &str, expression: &str, action: &str) -> String {
+pub fn rule(id: &str, phase: &str, expression: &str, action: &str) -> String {
     format!(
         "[[site.rules]]\nid = \"{id}\"\nphase = \"{phase}\"\nexpression = '''{expression}'''\naction = {action}\n"
     )
@@ -50,7 +50,7 @@ fn ask(rempart: &Rempart, method: &str, target: &str, fields: &str, body: &str) 
     client::Client::plain(rempart.plain()).unwrap().exchange(request).unwrap()
 }
 
-fn get(rempart: &Rempart, target: &str, fields: &str) -> Response {
+pub fn get(rempart: &Rempart, target: &str, fields: &str) -> Response {
     ask(rempart, "GET", target, fields, "")
 }
 
@@ -58,7 +58,7 @@ fn last(origin: &Origin) -> Seen {
     origin.seen().pop().expect("the origin was asked")
 }
 
-const FIREWALL: &str = "http_request_firewall_custom";
+pub const FIREWALL: &str = "http_request_firewall_custom";
 
 #[test]
 fn requests_are_redirected_rewritten_routed_and_told_of_before_the_origin_sees_them() {
@@ -549,13 +549,13 @@ fn await_noted(rempart: &Rempart, module: &str, outcome: &str, id: &str) {
     });
 }
 
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = found() {
             return found;
         }
-        assert!(begun.elapsed() < PATIENCE, "{what} is not in the access log");
+        assert!(begun.elapsed() < PATIENCE, "{what}: waited for in vain");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

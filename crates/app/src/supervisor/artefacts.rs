@@ -55,7 +55,7 @@ pub struct Artefact {
 /// All of them, by the names of their feeds.
 #[derive(Default)]
 pub struct Artefacts {
-    in_force: BTreeMap<String, Artefact>,
+    pub(super) in_force: BTreeMap<String, Artefact>,
     /// Generations that are not tried again, newest last, and why.
     given_up: Vec<(String, u64, String)>,
 }
@@ -137,11 +137,11 @@ impl Artefacts {
 }
 
 /// A package as the feeder offers it.
-struct Offer {
-    name: String,
-    generation: u64,
-    forced: bool,
-    package: File,
+pub(super) struct Offer {
+    pub(super) name: String,
+    pub(super) generation: u64,
+    pub(super) forced: bool,
+    pub(super) package: File,
 }
 
 /// The feeds of a generation.
@@ -155,6 +155,7 @@ pub fn feeds(loaded: &Loaded) -> Vec<FeedSettings> {
 
 /// Takes what the feeder offers, and looks after what is baking, until the process ends. Runs on a thread of its own.
 pub fn take_offers(supervisor: &Supervisor, offered: &Receiver<ChildWord>) {
+    let mut followed = supervisor.fleet().force.loaded.number;
     loop {
         match offered.recv_timeout(LOOK) {
             Ok(ChildWord::Offer { serial, name, generation, forced, package }) => {
@@ -171,6 +172,11 @@ pub fn take_offers(supervisor: &Supervisor, offered: &Receiver<ChildWord>) {
         supervisor.bake_configuration();
         supervisor.take_back_unconfirmed();
         supervisor.bake_artefacts();
+        let number = supervisor.fleet().force.loaded.number;
+        if number != followed {
+            followed = number;
+            supervisor.resume_with_feeds();
+        }
     }
 }
 
@@ -186,7 +192,7 @@ impl Supervisor {
     }
 
     /// The store of a feed in the state folder.
-    fn store(&self, name: &str) -> Result<Store, Vec<Diagnostic>> {
+    pub(super) fn store(&self, name: &str) -> Result<Store, Vec<Diagnostic>> {
         Store::open(&self.state.feeds(), name).map_err(|error| vec![finding("feed-store", error.to_string())])
     }
 
@@ -256,7 +262,11 @@ impl Supervisor {
     }
 
     /// What is in force, and this one, in a process that may die over it.
-    fn taste_artefact(&self, offer: &Offer, feed: &FeedSettings) -> Result<Tasted, Vec<Diagnostic>> {
+    pub(super) fn taste_artefact(
+        &self,
+        offer: &Offer,
+        feed: &FeedSettings,
+    ) -> Result<Tasted, Vec<Diagnostic>> {
         let unreadable = |error: io::Error| vec![finding("no-package", error.to_string())];
         let (load, config, given, tickets) = {
             let fleet = self.fleet();
@@ -277,7 +287,7 @@ impl Supervisor {
     }
 
     /// Has the edge that serves load it; answers which one that was.
-    fn activate_artefact(&self, task: Task, package: &File) -> Result<Arc<Child>, AskError> {
+    pub(super) fn activate_artefact(&self, task: Task, package: &File) -> Result<Arc<Child>, AskError> {
         let active = self.fleet().active.clone().ok_or(AskError::Gone)?;
         // If it dies over this, that is not the fault of the configuration.
         self.fleet().suspect = Some(active.clone());
@@ -287,7 +297,7 @@ impl Supervisor {
     }
 
     /// An edge may have died right after it had loaded what is in force now; then another one serves, without it.
-    fn make_up_for(&self, edge: &Arc<Child>, name: &str) {
+    pub(super) fn make_up_for(&self, edge: &Arc<Child>, name: &str) {
         let (active, given) = {
             let fleet = self.fleet();
             let given = fleet.artefacts.given().unwrap_or_default();
@@ -491,7 +501,12 @@ impl Supervisor {
 }
 
 /// One from the state folder. What had not served for its whole bake, or was forced and not confirmed, has that before it again.
-fn resumed(supervisor: &Supervisor, store: &Store, feed: FeedSettings, this: (u64, File)) -> Artefact {
+pub(super) fn resumed(
+    supervisor: &Supervisor,
+    store: &Store,
+    feed: FeedSettings,
+    this: (u64, File),
+) -> Artefact {
     let (generation, package) = this;
     let (at, marked) = (Instant::now(), store.good());
     let forced = store.unconfirmed() == Some(generation);

@@ -201,7 +201,11 @@ impl Supervisor {
             }
         };
         match self.change_edge(&tasted, &plan, source) {
-            Ok((fleet, lost)) => Ok(self.commit(fleet, tasted, plan, source, lost)),
+            Ok((fleet, lost)) => {
+                let outcome = self.commit(fleet, tasted, plan, source, lost);
+                self.withdraw_with_feeds();
+                Ok(outcome)
+            }
             Err(error) => {
                 tasted.child.kill();
                 self.take_back(tasted.loaded.threads);

@@ -6,6 +6,7 @@ use base::id::ContentHash;
 use snapshot::diagnostic::{MAXIMUM_FINDINGS, render};
 use snapshot::generation::{AccessLogTarget, AcmeChallenge, Certificate, HostPattern, TlsPolicy};
 use snapshot::outline::outline;
+use snapshot::routes::Route;
 use snapshot::source::{CONFIG_BYTES, SourceTree, Unreadable};
 use snapshot::{Compiled, Input, Mode, command_line_config, compile, defaults, references, unreadable};
 
@@ -252,6 +253,47 @@ fn lists_are_bounded() {
     let compiled = compile_text(format!("{listeners}[[site]]{rest}").as_bytes(), &SourceTree::default());
     let codes: Vec<_> = compiled.diagnostics.iter().map(|finding| finding.code.as_str()).collect();
     assert_eq!(codes, ["too-many"], "and not that there is no listener");
+}
+
+/// Rules that route, one for each of these parameters.
+fn routing(parameters: impl Iterator<Item = String>) -> String {
+    let rule = |(number, parameters)| {
+        format!(
+            "[[site.rules]]\nid = \"r{number}\"\nphase = \"http_request_origin\"\nexpression = \"http.request.uri.path contains \\\"{number}\\\"\"\naction = \"route\"\naction_parameters = {parameters}\n"
+        )
+    };
+    SMALL.to_owned() + &parameters.enumerate().map(rule).collect::<String>()
+}
+
+#[test]
+fn rules_that_route_are_combined_and_in_so_many_ways_only() {
+    let hosts = (0..16).map(|n| format!("{{ origin = {{ host = \"h{n}.internal\" }} }}"));
+    let ports = (0..14).map(|n| format!("{{ origin = {{ port = {} }} }}", 9000 + n));
+    let text = routing(hosts.clone().chain(ports));
+    let compiled = compile_text(text.as_bytes(), &SourceTree::default());
+    let snapshot = compiled.snapshot.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics));
+    let rules = snapshot.sites[0].rules.phase(expr::Phase::Origin).unwrap();
+    // Each by itself, and each host with each port.
+    let routes = rules.routes().unwrap();
+    assert_eq!(routes.len(), 16 + 14 + 16 * 14);
+    let pair = |route: &&Route| route.host.as_deref() == Some("h3.internal") && route.port == Some(9005);
+    assert_eq!(routes.iter().filter(pair).count(), 1);
+
+    let ports = (0..15).map(|n| format!("{{ origin = {{ port = {} }} }}", 9000 + n));
+    let text = routing(hosts.chain(ports));
+    let compiled = compile_text(text.as_bytes(), &SourceTree::default());
+    let codes: Vec<_> = compiled.diagnostics.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(codes, ["too-many"]);
+
+    // Rules that say everything replace each other, however many there are.
+    let whole = (0..200).map(|n| {
+        format!(
+            "{{ host_header = \"a\", sni.value = \"b\", origin = {{ host = \"h{n}.internal\", port = 80 }} }}"
+        )
+    });
+    let compiled = compile_text(routing(whole).as_bytes(), &SourceTree::default());
+    let snapshot = compiled.snapshot.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics));
+    assert_eq!(snapshot.sites[0].rules.phase(expr::Phase::Origin).unwrap().routes().unwrap().len(), 200);
 }
 
 /// Compiles, and holds what comes out against what must always be true of it.
