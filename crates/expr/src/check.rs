@@ -1,21 +1,15 @@
 //! From syntax tree to plan: names, types, limits, and where things may be used.
 
 use memchr::memmem::Finder;
-use regex::bytes::{Regex, RegexBuilder};
 
 use crate::ast::{self, Joint, Literal, Operator, Right, Step};
 use crate::error::{Fault, Span, nearest};
 use crate::functions::{self, Declared, Function, Parameter, Remembered, Written};
 use crate::pattern::Pattern;
 use crate::plan::{Base, Constant, Kind, Node, Operand, Order, Test, Truths};
+use crate::regular::Regular;
 use crate::types::Type;
 use crate::{Options, fields, literal};
-
-/// Largest compiled regex, in bytes.
-const REGEX_MOST: usize = 1 << 20;
-/// Most memory the lazy automaton of one regex takes for each thread that uses it at a time, in bytes. Visitors choose
-/// what it is filled with; a full one is emptied and built anew.
-pub(crate) const REGEX_CACHE_MOST: usize = 256 << 10;
 
 /// What a part of an expression turned out to be.
 pub(crate) enum Checked {
@@ -305,8 +299,8 @@ impl<'o> Checker<'o> {
                 once(&mut self.regex_replaced, declared, span)?;
                 self.compile_replacement(operands, |text, _| {
                     let text = String::from_utf8_lossy(text).into_owned();
-                    let compiled = regex(&text)?;
-                    Ok((compiled.captures_len() - 1, Remembered::Regex(Box::new(compiled))))
+                    let compiled = Regular::new(&text)?;
+                    Ok((compiled.groups(), Remembered::Regex(Box::new(compiled))))
                 })
             }
             Function::WildcardReplace => {
@@ -372,7 +366,7 @@ impl<'o> Checker<'o> {
                     .map(Test::Wildcard)
                     .map_err(|reason| Fault::new(*at, reason))
             }
-            (Type::Bytes, Operator::Matches, _, Right::Regex(text, at)) => regex(text)
+            (Type::Bytes, Operator::Matches, _, Right::Regex(text, at)) => Regular::new(text)
                 .map(|regex| Test::Matches(Box::new(regex)))
                 .map_err(|reason| Fault::new(*at, reason)),
             (Type::Int, _, _, Right::Set(items)) => {
@@ -507,21 +501,4 @@ fn once(used: &mut bool, declared: &Declared, span: Span) -> Result<(), Fault> {
         return Err(Fault::new(span, format!("{} may be used only once in an expression", declared.name)));
     }
     Ok(())
-}
-
-/// Bytes, not characters, unless the pattern says `(?u)`.
-fn regex(text: &str) -> Result<Regex, String> {
-    RegexBuilder::new(text)
-        .unicode(false)
-        .size_limit(REGEX_MOST)
-        .dfa_size_limit(REGEX_CACHE_MOST)
-        .build()
-        .map_err(|fault| {
-            let text = fault.to_string();
-            text.lines()
-                .last()
-                .unwrap_or("invalid regular expression")
-                .trim_start_matches("error: ")
-                .to_owned()
-        })
 }

@@ -28,6 +28,11 @@ impl<'e> Machine<'e, '_> {
         self.steps.spend(1 + bytes / BYTES_A_STEP)
     }
 
+    /// Pays for looking through them so many times.
+    pub fn pay_times(&mut self, bytes: usize, times: usize) -> bool {
+        self.steps.spend((1 + bytes / BYTES_A_STEP).saturating_mul(times))
+    }
+
     pub fn truth(&mut self, node: &'e Node) -> Truth {
         if !self.steps.spend(1) {
             return Truth::Unknown;
@@ -318,7 +323,7 @@ impl<'e> Machine<'e, '_> {
         match test {
             Test::Bytes(order, right) => Truth::from(order.holds(Some(value.cmp(right)))),
             Test::Contains(finder) => Truth::from(finder.find(value).is_some()),
-            Test::Matches(regex) => Truth::from(regex.is_match(value)),
+            Test::Matches(regex) => regex.is_match(value, self).map_or(Truth::Unknown, Truth::from),
             Test::Wildcard(pattern) => Truth::from(pattern.matches(value)),
             Test::InBytes(items) => {
                 Truth::from(items.binary_search_by(|item| item.as_slice().cmp(value)).is_ok())

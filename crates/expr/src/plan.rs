@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use memchr::memmem::Finder;
-use regex::bytes::Regex;
 
 use crate::ast::{Joint, Step};
 use crate::error::Span;
 use crate::fields::FieldId;
 use crate::functions::{Function, Remembered};
 use crate::pattern::Pattern;
+use crate::regular::Regular;
 use crate::types::Type;
 use crate::value::Value;
 
@@ -50,7 +50,7 @@ pub(crate) enum Test {
     Bytes(Order, Vec<u8>),
     Ip(Order, IpAddr),
     Contains(Box<Finder<'static>>),
-    Matches(Box<Regex>),
+    Matches(Box<Regular>),
     Wildcard(Pattern),
     InInts(Vec<(i64, i64)>),
     InBytes(Vec<Vec<u8>>),

@@ -1,11 +1,10 @@
 //! `regex_replace` and `wildcard_replace`.
 
-use regex::bytes::Regex;
-
 use super::{Arguments, Outcome, made};
 use crate::eval::{Machine, TEXT_MOST};
 use crate::pattern::Pattern;
 use crate::plan::{Base, Operand};
+use crate::regular::Regular;
 use crate::value::{Fetched, Value};
 
 /// References to captures a replacement may have.
@@ -78,7 +77,7 @@ fn filled(template: &[u8], capture: impl Fn(usize) -> Option<Vec<u8>>, into: &mu
 /// The regex or pattern of a call, compiled with the expression.
 #[derive(Debug)]
 pub(crate) enum Remembered {
-    Regex(Box<Regex>),
+    Regex(Box<Regular>),
     Pattern(Pattern),
 }
 
@@ -107,7 +106,8 @@ pub fn regex_replace<'e>(machine: &mut Machine<'e, '_>, mut arguments: Arguments
     let text = arguments.text(machine, 0)?;
     let template = arguments.text(machine, 2)?;
     let Some(Remembered::Regex(regex)) = arguments.compiled() else { return Ok(Fetched::Unknown) };
-    let Some(found) = regex.captures(&text) else { return Ok(Fetched::Value(Value::Bytes(text.clone()))) };
+    let Some(found) = regex.captures(&text, machine) else { return Ok(Fetched::Unknown) };
+    let Some(found) = found else { return Ok(Fetched::Value(Value::Bytes(text.clone()))) };
     let Some(whole) = found.get(0) else { return Ok(Fetched::Unknown) };
     let mut result = text[..whole.start()].to_vec();
     let capture = |number| found.get(number).map(|group| group.as_bytes().to_vec());

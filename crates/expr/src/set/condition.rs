@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::literals;
 use crate::ast::{Joint, Step};
 use crate::fields::FieldId;
 use crate::functions::Function;
+use crate::literals;
 use crate::plan::{Base, Constant, Kind, Node, Operand, Order, Test, Truths};
 use crate::types::Type;
 

@@ -7,12 +7,11 @@
 
 mod condition;
 mod index;
-mod literals;
 mod postings;
 
 use std::sync::Arc;
 
-use crate::check::REGEX_CACHE_MOST;
+use crate::regular::REGEX_CACHE_MOST;
 use crate::{Context, Filter, Steps, Truth};
 use condition::{Cost, Group, Place};
 use index::{Index, Wishes};
