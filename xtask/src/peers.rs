@@ -15,6 +15,8 @@ use crate::shell::{Background, Workspace, find_program, output, succeed};
 
 /// Files the origin serves beside its 1 KiB answer, and their sizes.
 const FILES: &[(&str, usize)] = &[("64k", 64 << 10), ("1m", 1 << 20)];
+/// Rules of `Name::Ruled`.
+pub const RULES: usize = 1_000;
 /// How long Rempart may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -23,6 +25,8 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 pub enum Name {
     /// The release binary of this workspace
     Rempart,
+    /// The same with 1,000 firewall rules, none of which concerns the requests
+    Ruled,
     /// Debian's nginx
     Nginx,
     /// Debian's HAProxy
@@ -38,6 +42,7 @@ impl Name {
     pub fn shown(self) -> &'static str {
         match self {
             Self::Rempart => "Rempart",
+            Self::Ruled => "Rempart-1000-rules",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::Envoy => "Envoy",
@@ -47,7 +52,7 @@ impl Name {
 
     /// Whether somebody else's proxy is meant, that Rempart is compared with.
     pub fn is_peer(self) -> bool {
-        !matches!(self, Self::Rempart | Self::Floor)
+        !matches!(self, Self::Rempart | Self::Ruled | Self::Floor)
     }
 
     /// Whether it speaks TLS; where it does not, nobody listens on its TLS port.
@@ -58,7 +63,7 @@ impl Name {
     /// The version it states about itself.
     pub fn version(self, workspace: &Workspace) -> Result<String> {
         let (program, argument) = match self {
-            Self::Rempart => (workspace.binary(), "--version"),
+            Self::Rempart | Self::Ruled => (workspace.binary(), "--version"),
             Self::Nginx => (program("nginx")?, "-v"),
             Self::Haproxy => (program("haproxy")?, "-v"),
             Self::Envoy => (setup::envoy(workspace)?, "--version"),
@@ -220,7 +225,8 @@ impl Server {
         let mut process = match name {
             Name::Nginx => start_nginx(place, &values)?,
             Name::Haproxy => start_haproxy(place, &values)?,
-            Name::Rempart => start_rempart(place, &values)?,
+            Name::Rempart => start_rempart(place, "rempart", &values, "")?,
+            Name::Ruled => start_rempart(place, "rempart-1000-rules", &values, &rules())?,
             Name::Envoy => start_envoy(place, &values)?,
             Name::Floor => start_floor(place, plain_port, origin_port)?,
         };
@@ -268,19 +274,53 @@ fn start_floor(place: &Place, port: u16, origin_port: u16) -> Result<Background>
     Background::start("the floor", &mut command)
 }
 
-fn start_rempart(place: &Place, values: &[(&str, String)]) -> Result<Background> {
-    let config = place.fill("rempart.toml", values)?;
+fn start_rempart(place: &Place, name: &str, values: &[(&str, String)], rules: &str) -> Result<Background> {
+    let mut values = values.to_vec();
+    values.push(("name", name.to_owned()));
+    let template = place.fill("rempart.toml", &values)?;
+    let config = place.folder.join(format!("{name}.toml"));
+    fs::write(&config, fs::read_to_string(template)? + rules)?;
     let mut command = place.pinned(place.server_core(), &place.workspace.binary());
     command.args(["--json", "run", "--config"]).arg(config);
-    command.arg("--state-dir").arg(place.folder.join("rempart.state"));
-    command.arg("--admin").arg(place.folder.join("rempart.sock"));
-    let log = place.folder.join("rempart.log");
+    command.arg("--state-dir").arg(place.folder.join(format!("{name}.state")));
+    command.arg("--admin").arg(place.folder.join(format!("{name}.sock")));
+    let log = place.folder.join(format!("{name}.log"));
     command.stdout(Stdio::piped()).stderr(File::create(&log)?);
     let mut process = Background::start("Rempart", &mut command)?;
     process.first_line(READY_WITHIN).with_context(|| {
         format!("Rempart does not start: {}", fs::read_to_string(&log).unwrap_or_default().trim())
     })?;
     Ok(process)
+}
+
+/// Firewall rules of an operator who has gathered many: `RULES` of them, of ten kinds.
+fn rules() -> String {
+    (0..RULES)
+        .map(|number| {
+            let (high, low) = (number / 250, number % 250);
+            let expression = match number % 10 {
+                0 => format!(r#"http.host eq "h{number}.example" and starts_with(http.request.uri.path, "/admin{number}")"#),
+                1 => format!(r#"http.request.uri.path contains "{}""#, blocked_path(number)),
+                2 => format!(r#"http.user_agent contains "Bot{number}""#),
+                3 => format!("ip.src in {{10.{high}.{low}.0/24}}"),
+                4 => format!(r#"http.request.uri.query contains "q{number}=1" and not ip.src in {{192.168.0.0/16}}"#),
+                5 => format!(r#"ends_with(http.request.uri.path, ".x{number}")"#),
+                6 => format!(r#"http.request.method eq "POST" and http.host eq "w{number}.test""#),
+                7 => format!(r#"lower(http.request.uri.path) matches "^/a{number}/[0-9]+$""#),
+                8 => format!(r#"any(http.request.headers["x-h{number}"][*] eq "{number}")"#),
+                _ => format!(r#"http.referer wildcard "*r{number}.test*""#),
+            };
+            format!(
+                "\n[[site.rules]]\nid = \"rule{number}\"\nphase = \"http_request_firewall_custom\"\n\
+                 expression = '''{expression}'''\naction = \"block\"\n"
+            )
+        })
+        .collect()
+}
+
+/// What one of the rules blocks, for numbers that end in 1.
+pub fn blocked_path(number: usize) -> String {
+    format!("/p{number}/x")
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Rempart beside its peers, round by round, held against the bars.
 
-use super::cases::{Against, Case, LATENCY_BAR_MICROS};
+use super::cases::{Against, Case, LATENCY_BAR_MICROS, RULES_BAR};
 use super::latency::Delay;
 use super::statistics::{Median, median};
 use super::{Figures, Sample, idle};
-use crate::peers::Name;
+use crate::peers::{Name, RULES};
 
 /// One comparison with a bar.
 pub struct Judged {
@@ -33,11 +33,23 @@ pub fn judge(cases: &[&Case], figures: &Figures) -> Vec<Judged> {
             judged.push(Judged {
                 what: format!("{}: {best}", case.name),
                 with: peer.shown(),
-                value: format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.low, ratio.high),
+                value: shown(&ratio),
                 bar: format!("<= {:.2} x", bar.at_most),
                 met: ratio.high <= bar.at_most,
             });
         }
+    }
+    let ruled = cases
+        .first()
+        .and_then(|case| Some((case, share(&figures.samples, case, Name::Ruled, Name::Rempart)?)));
+    if let Some((case, ratio)) = ruled {
+        judged.push(Judged {
+            what: format!("{} with {RULES} rules: CPU", case.name),
+            with: "Rempart without",
+            value: shown(&ratio),
+            bar: format!("<= {RULES_BAR:.2} x"),
+            met: ratio.high <= RULES_BAR,
+        });
     }
     if let Some(added) = added(&figures.delays, Name::Rempart, |delay| delay.p50) {
         judged.push(Judged {
@@ -62,6 +74,10 @@ pub fn judge(cases: &[&Case], figures: &Figures) -> Vec<Judged> {
     judged
 }
 
+fn shown(ratio: &Median) -> String {
+    format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.low, ratio.high)
+}
+
 /// Samples of one case and server.
 pub fn of<'a>(samples: &'a [Sample], case: &'a Case, name: Name) -> impl Iterator<Item = &'a Sample> {
     samples.iter().filter(move |sample| sample.case == case.name && sample.server == name)
@@ -75,7 +91,11 @@ pub fn cpu(samples: &[Sample], case: &Case, name: Name) -> Option<Median> {
 /// Rempart's CPU per request as a share of the peer's, each round for itself: what a slow minute of the machine does to
 /// both alike cancels out.
 pub fn ratio(samples: &[Sample], case: &Case, peer: Name) -> Option<Median> {
-    let ratios = of(samples, case, Name::Rempart).filter_map(|ours| {
+    share(samples, case, Name::Rempart, peer)
+}
+
+fn share(samples: &[Sample], case: &Case, one: Name, peer: Name) -> Option<Median> {
+    let ratios = of(samples, case, one).filter_map(|ours| {
         let theirs = of(samples, case, peer).find(|theirs| theirs.round == ours.round)?;
         Some(ours.cpu_micros() / theirs.cpu_micros())
     });

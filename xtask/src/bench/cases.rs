@@ -40,6 +40,17 @@ impl Traffic {
     }
 }
 
+impl Case {
+    /// Whether this server takes part.
+    pub fn has(&self, server: Name) -> bool {
+        match server {
+            Name::Floor => !self.traffic.tls(),
+            Name::Ruled => self.name == CASES[0].name,
+            _ => true,
+        }
+    }
+}
+
 /// Rempart's CPU per request as a share of a peer's, whose upper 95 % bound is not to be above `at_most`.
 pub struct Bar {
     pub against: Against,
@@ -53,6 +64,9 @@ pub enum Against {
     Best,
     Peer(Name),
 }
+
+/// CPU per request with 1,000 firewall rules, as a share of that without any, in the first case.
+pub const RULES_BAR: f64 = 1.2;
 
 /// Microseconds that Rempart may add to the median latency of the origin.
 pub const LATENCY_BAR_MICROS: f64 = 100.0;

@@ -73,7 +73,7 @@ pub fn run(place: &Place, names: &[Name], origin: &Origin) -> Result<Vec<Idle>> 
     raise_file_limit()?;
     let mut results = Vec::new();
     for variant in VARIANTS {
-        for &name in names.iter().filter(|name| **name != Name::Floor) {
+        for &name in names.iter().filter(|name| !matches!(name, Name::Floor | Name::Ruled)) {
             let measured = (0..ATTEMPTS).find_map(|_| one(place, name, origin, variant).transpose());
             let idle = measured
                 .unwrap_or_else(|| bail!("its processes come and go"))

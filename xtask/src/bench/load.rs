@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::cases::{Case, Traffic};
 use super::output::{Load, parse_h2load, parse_wrk};
 use super::{LOAD_CORE, Sample, cpu};
-use crate::peers::{Name, Origin, Server};
+use crate::peers::{Name, Origin, RULES, Server, blocked_path};
 use crate::shell::{Workspace, output, shown};
 
 /// Seconds of one measured run.
@@ -71,6 +71,20 @@ pub fn probe(workspace: &Workspace, folder: &Path, case: &Case, server: &Server)
     ] {
         if !text.contains(expected) {
             bail!("{place}: openssl did not see `{expected}`, but:\n{text}");
+        }
+    }
+    Ok(())
+}
+
+/// The first and the last rule of their kind do what they say, and name themselves in the log; so all between them are there.
+pub fn probe_rules(workspace: &Workspace, case: &Case, server: &Server) -> Result<()> {
+    for number in [1, RULES - 9] {
+        let url = format!("{}{}", url(case, server).trim_end_matches(case.path), blocked_path(number));
+        let mut curl = client(workspace, "curl");
+        curl.args(["-sS", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}", &url]);
+        let seen = output(&mut curl)?;
+        if seen != "403" {
+            bail!("rule {number} of {RULES} is not carried out: {url} is answered with {seen}");
         }
     }
     Ok(())

@@ -166,9 +166,12 @@ fn measure(
     let mut samples = Vec::new();
     let workspace = place.workspace;
     for case in cases {
-        let able = |server: &&Server| !case.traffic.tls() || server.name.has_tls();
+        let able = |server: &&Server| case.has(server.name);
         for server in servers.iter().filter(able) {
             load::probe(workspace, &place.folder, case, server)?;
+            if server.name == Name::Ruled {
+                load::probe_rules(workspace, case, server)?;
+            }
             load::warm_up(workspace, case, server)?;
         }
         for round in 0..runs {
