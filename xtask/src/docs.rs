@@ -14,6 +14,7 @@ const PAGES: &[(&str, &[&str])] = &[
     ("docs/reference/configuration.md", &["reference", "config"]),
     ("docs/reference/rempart.schema.json", &["reference", "schema"]),
     ("docs/reference/rules-language.md", &["reference", "rules"]),
+    ("docs/reference/rules-language.json", &["reference", "language"]),
 ];
 
 /// How to run it.

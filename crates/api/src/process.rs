@@ -59,6 +59,13 @@ pub enum Task {
     Status,
     /// Answer: `Outline`.
     Outline,
+    /// Look a rule or ruleset up in the generation in force. Answer: `Rule`.
+    Rule {
+        /// Its id.
+        id: String,
+        /// The site; `None` is every one.
+        site: Option<String>,
+    },
     /// Keys of session tickets, newest first. Answer: `Done`.
     Tickets {
         /// All that are still good.
@@ -508,6 +515,13 @@ pub enum Reply {
     },
     /// To `Status`.
     Status(Box<crate::admin::EdgeStatus>),
+    /// To `Rule`.
+    Rule {
+        /// Whether it is there.
+        known: bool,
+        /// Ids that are like it, the most similar first; only when it is not there.
+        similar: Vec<String>,
+    },
     /// To `Outline`.
     Outline {
         /// Content hash of the generation in force.

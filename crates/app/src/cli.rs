@@ -113,6 +113,8 @@ pub enum Reference {
     Cli,
     /// Every field and function of the rules language, as Markdown.
     Rules,
+    /// The same as JSON, for editors that complete.
+    Language,
 }
 
 /// Where the running Rempart is found.

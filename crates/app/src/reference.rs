@@ -22,7 +22,44 @@ pub fn document(what: Reference) -> String {
         Reference::Schema => snapshot::json_schema(),
         Reference::Cli => command_line(),
         Reference::Rules => expr::reference_markdown(),
+        Reference::Language => language(),
     }
+}
+
+/// What an editor of rules completes with: every field and function as declared, in one JSON object.
+fn language() -> String {
+    let field = |field: &expr::fields::Field| {
+        let phases: Vec<&str> = expr::Phase::ALL
+            .iter()
+            .filter(|phase| **phase >= field.since)
+            .map(|phase| phase.name())
+            .collect();
+        serde_json::json!({
+            "name": field.name,
+            "type": field.kind.to_string(),
+            "tier": field.tier.name(),
+            "phases": phases,
+            "doc": field.doc,
+            "default": field.default,
+        })
+    };
+    let function = |function: &expr::FunctionReference| {
+        let phases = if function.phases.is_empty() { expr::Phase::ALL } else { function.phases };
+        serde_json::json!({
+            "name": function.name,
+            "signature": function.signature,
+            "phases": phases.iter().map(|phase| phase.name()).collect::<Vec<_>>(),
+            "doc": function.doc,
+        })
+    };
+    let aliases: serde_json::Map<_, _> =
+        expr::fields::ALIASES.iter().map(|(old, new)| ((*old).to_owned(), (*new).into())).collect();
+    let language = serde_json::json!({
+        "fields": expr::fields::all().map(|(_, declared)| field(declared)).collect::<Vec<_>>(),
+        "aliases": aliases,
+        "functions": expr::functions_reference().iter().map(function).collect::<Vec<_>>(),
+    });
+    format!("{language:#}\n")
 }
 
 fn command_line() -> String {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use base::time::Timestamp;
 use snapshot::generation::Snapshot;
+use snapshot::rules::Action;
 
 use crate::connection::{Connection, ListenerState};
 use crate::generation::Generation;
@@ -172,6 +173,16 @@ pub(crate) fn accepts_nothing(listener: &ListenerState) -> bool {
 /// With each accepted connection: whether to close it. Golden requests get through.
 pub(crate) fn closes(listener: &ListenerState) -> bool {
     listener.rehearsal.is_none() && binary() == Some(BinaryFault::Refuses)
+}
+
+/// A rule that is switched off, without the safeguard that it is as if it were not there: what becomes of an `execute` that was
+/// never carried out is looked at all the same, and there is nothing.
+#[expect(clippy::expect_used, reason = "the panic is what is asked for")]
+pub(crate) fn in_killed_rule(action: &Action) {
+    if without("killed-rule-is-absent") && matches!(action, Action::Execute(_)) {
+        let outcome: Option<&Action> = std::hint::black_box(None);
+        std::hint::black_box(outcome.expect("a rule that executes has an outcome"));
+    }
 }
 
 #[cfg(test)]

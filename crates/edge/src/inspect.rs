@@ -5,12 +5,10 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use snapshot::generation::INSPECTED_PER_THREAD;
 
 use crate::message::{Body, BodyError, BodyLength, BodySource, Fill, HeaderList};
 use crate::rules::facts::Inspected;
-
-/// Bytes held for inspection at a time, per thread; bodies that come when it is used up are not looked into.
-const HELD_MOST: usize = 64 << 20;
 
 thread_local! {
     static HELD: Cell<usize> = const { Cell::new(0) };
@@ -22,7 +20,8 @@ struct Room(usize);
 impl Room {
     fn take(bytes: usize) -> Option<Self> {
         let held = HELD.get() + bytes;
-        (held <= HELD_MOST).then(|| {
+        // Bodies that come when it is used up are not looked into.
+        (held <= INSPECTED_PER_THREAD).then(|| {
             HELD.set(held);
             Self(bytes)
         })

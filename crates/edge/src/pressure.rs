@@ -231,16 +231,24 @@ pub(crate) fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Bytes of memory this process may use; `None` is whatever there is, or nobody knows.
+pub fn memory_limit(wanted: MemoryLimit) -> Option<u64> {
+    limit_of(wanted, machine::memory())
+}
+
+fn limit_of(wanted: MemoryLimit, machine: Option<u64>) -> Option<u64> {
+    match wanted {
+        MemoryLimit::Half => machine.map(|bytes| bytes / 2),
+        MemoryLimit::Bytes(bytes) => Some(bytes),
+        MemoryLimit::None => None,
+    }
+}
+
 /// One look; false when the edge is gone.
 fn look(shared: &Weak<Shared>, machine: Option<u64>) -> bool {
     let Some(shared) = shared.upgrade() else { return false };
     let wanted = shared.current.load().snapshot.limits.memory;
-    let limit = match wanted {
-        MemoryLimit::Half => machine.map(|bytes| bytes / 2),
-        MemoryLimit::Bytes(bytes) => Some(bytes),
-        MemoryLimit::None => None,
-    };
-    let memory = Usage { used: machine::resident(), limit };
+    let memory = Usage { used: machine::resident(), limit: limit_of(wanted, machine) };
     let descriptors = Usage { used: machine::descriptors(), limit: machine::max_descriptors() };
     let connections = shared.connections.load(Relaxed);
     let pressure = shared.metrics.pressure();

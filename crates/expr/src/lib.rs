@@ -32,7 +32,7 @@ pub use parse::NESTING_MOST;
 pub use phase::Phase;
 pub use reads::Reads;
 pub use reference::{FunctionReference, functions_reference, reference_markdown};
-pub use set::{Memory, RuleSet};
+pub use set::{Evaluated, Memory, RuleSet};
 pub use truth::{Steps, Truth};
 pub use types::Type;
 pub use value::{Array, Fetched, Items, Map, Pairs, Value};

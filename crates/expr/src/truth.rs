@@ -72,6 +72,11 @@ impl Steps {
         self.exhausted
     }
 
+    /// Steps not taken yet.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
     pub(crate) fn spend(&mut self, steps: usize) -> bool {
         match self.left.checked_sub(steps) {
             Some(left) if !self.exhausted => {

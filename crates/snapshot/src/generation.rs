@@ -480,6 +480,9 @@ pub struct Retry {
     pub budget_percent: u32,
 }
 
+/// Bytes of bodies that one edge thread holds for rules at a time, over all its requests.
+pub const INSPECTED_PER_THREAD: usize = 64 << 20;
+
 /// Limits that hold before a site is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
@@ -511,6 +514,16 @@ pub struct ConnectionLimits {
     pub write: Duration,
     /// Bytes per second a client has to accept on average; `None` is no such limit.
     pub write_rate: Option<NonZeroU64>,
+}
+
+impl ConnectionLimits {
+    /// Bytes of bodies that so many threads hold for rules at worst, when visitors fill every place there is for a request with
+    /// a body of which `inspect_body` bytes are looked into.
+    pub fn inspected_bytes(&self, threads: usize, inspect_body: usize) -> u64 {
+        let requests = self.connections.saturating_mul(self.streams as usize);
+        let each = requests.saturating_mul(inspect_body).min(INSPECTED_PER_THREAD);
+        each.saturating_mul(threads) as u64
+    }
 }
 
 /// What one address (of IPv6, one /64 network) may have, over all threads.

@@ -6,6 +6,7 @@ pub mod desired;
 pub mod diagnostic;
 pub mod generation;
 pub mod geo;
+pub mod ids;
 pub mod kind;
 pub mod lists;
 pub mod outline;

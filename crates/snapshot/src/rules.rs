@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use expr::{Context, Filter, Phase, RuleSet, Steps, Truth, ValueExpression};
+use expr::{Context, Evaluated, Filter, Phase, RuleSet, Steps, ValueExpression};
 
 use crate::desired::rules::{CacheSettings, SecurityLevel};
 use crate::routes::Route;
@@ -408,11 +408,16 @@ impl Ruleset {
         })
     }
 
-    /// Shows, in order, the rules that match and those of which nobody can say, until `see` returns false; with each, whether
-    /// its expression used up its steps.
-    pub fn visit<'s>(&'s self, context: &dyn Context, see: &mut dyn FnMut(&'s Rule, Truth, bool) -> bool) {
-        self.set.matches(context, STEPS_PER_RULE, &mut |position, truth, exhausted| {
-            self.rules.get(position).is_none_or(|rule| see(rule, truth, exhausted))
+    /// Shows, in order, every rule that had to be evaluated, each with `steps` of its own, until `see` returns false. Those not
+    /// shown are False.
+    pub fn visit<'s>(
+        &'s self,
+        context: &dyn Context,
+        steps: usize,
+        see: &mut dyn FnMut(&'s Rule, Evaluated) -> bool,
+    ) {
+        self.set.evaluate(context, steps, &mut |position, evaluated| {
+            self.rules.get(position).is_none_or(|rule| see(rule, evaluated))
         });
     }
 }

@@ -20,6 +20,7 @@ pub mod report;
 mod stage;
 pub mod timeline;
 pub mod traffic;
+mod uploads;
 pub mod verdict;
 mod websocket;
 mod wire;

@@ -218,6 +218,7 @@ impl EdgeProcess {
             }
             Task::Status => Reply::Status(Box::new(self.status())),
             Task::Outline => self.outline(),
+            Task::Rule { id, site } => self.find_rule(&id, site.as_deref()),
             Task::Tickets { keys } => match self.builder.loader.tickets().set(&keys) {
                 Ok(()) => {
                     self.lock().tickets = keys;
@@ -302,6 +303,9 @@ impl EdgeProcess {
         let (sources, mode) = self.gather(load.from, given.as_ref())?;
         let built = self.builder.build(&sources, number, mode)?;
         // A package was judged when it was read from files.
+        if !is_package {
+            difference::preflight(&built.compiled)?;
+        }
         if let Some(before) = given.as_ref().filter(|_| !is_package && !load.force) {
             difference::judge(before, &built.compiled)?;
         }

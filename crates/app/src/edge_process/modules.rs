@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError};
 
 use api::admin::{BreakerStatus, MAX_BREAKERS, ModuleStatus, RevertedSite};
 use api::diagnostic::{Diagnostic, Severity};
-use api::process::{Suspect, Switch, Word};
+use api::process::{Reply, Suspect, Switch, Word};
 use base::module::Module;
+use snapshot::ids::Named;
 
 use super::EdgeProcess;
 use crate::builder::now;
@@ -25,6 +26,16 @@ impl EdgeProcess {
         let mut all = self.ordered.lock().unwrap_or_else(PoisonError::into_inner).clone();
         all.extend(self.builder.loader.artefacts().switches());
         self.builder.loader.modules().set_switches(all);
+    }
+
+    /// Looks up what a switch is about to name.
+    pub(super) fn find_rule(&self, id: &str, site: Option<&str>) -> Reply {
+        let generation = self.lock().in_force.as_ref().map(|ready| ready.generation.clone());
+        match generation.map(|generation| snapshot::ids::find(&generation.snapshot, id, site)) {
+            Some(Named::Known) => Reply::Rule { known: true, similar: Vec::new() },
+            Some(Named::Unknown(similar)) => Reply::Rule { known: false, similar },
+            None => super::refused("nothing-in-force", "this process serves nothing".to_owned()),
+        }
     }
 
     /// What this process before this one hung in is not asked at first.

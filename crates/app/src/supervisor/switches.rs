@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits for requests: an edge takes the order on a thread that does not serve, and requests read one word.
 
-use api::process::{Switch, Task};
+use api::process::{Reply, Switch, Task};
 use base::happening::{Component, Happening, Severity, What};
 use base::module::Module;
 
@@ -32,6 +32,9 @@ impl Supervisor {
                 return Err(format!("there is no site {site:?}; there are: {}", names.join(", ")));
             }
         }
+        if let Some(id) = Module::rule_of(module) {
+            self.check_rule(id, site)?;
+        }
         let switch = Switch {
             module: module.to_owned(),
             site: site.map(str::to_owned),
@@ -54,6 +57,27 @@ impl Supervisor {
         let message = format!("{module} is switched off {}: {reason}; {meanwhile}", place(site));
         self.tell_of_switch(What::SwitchThrown, Severity::Warning, &switch, by, &message);
         Ok(message)
+    }
+
+    /// A switch for what is not there would hold nothing back, and whoever threw it would think that it does.
+    fn check_rule(&self, id: &str, site: Option<&str>) -> Result<(), String> {
+        #[cfg(feature = "faults")]
+        if edge::fault::without("switch-checks") {
+            return Ok(());
+        }
+        let active = self.fleet().active.clone();
+        let task = Task::Rule { id: id.to_owned(), site: site.map(str::to_owned) };
+        // An edge that does not answer is no reason not to switch anything off.
+        let answer = active.and_then(|active| active.ask(task, &[], SMALL).ok());
+        let Some((Reply::Rule { known: false, similar }, _)) = answer else { return Ok(()) };
+        let whose = site.map_or_else(|| "no site".to_owned(), |site| format!("the site {site} does not"));
+        let verb = if site.is_some() { "have" } else { "has" };
+        let way_out = if similar.is_empty() {
+            "ids are those of `[[site.rules]]`, `[[rules]]` and `[[rulesets]]`".to_owned()
+        } else {
+            format!("similar: {}", similar.join(", "))
+        };
+        Err(format!("{whose} {verb} a rule or ruleset {id:?}, so nothing was switched off; {way_out}"))
     }
 
     /// Switches a module on again where it was switched off in these very words.

@@ -16,6 +16,7 @@ mod view;
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use base::event::Noted;
 use base::module::{FailurePolicy, Module, Outcome, OverBudget, Phase, Reason, Verdict};
@@ -197,7 +198,9 @@ pub(crate) fn after_upstream<'r>(
     let rules = act::rules_of(facts, decisions, phase)?;
     let mut skipped = decisions.skipped.clone();
     let switches = off(facts);
-    let outcome = ask(Module::ResponseRules, &facts.view(), worker, |meter| {
+    // What the origin took is nobody's budget.
+    let view = RequestView { started: Instant::now(), ..facts.view() };
+    let outcome = ask(Module::ResponseRules, &view, worker, |meter| {
         act::decide(rules, facts, answered, &mut skipped, &switches, meter).map(Outcome::Verdict)
     });
     conclude_rules(Module::ResponseRules, outcome, &facts.view(), worker, trail)

@@ -131,6 +131,8 @@ pub struct Facts<'r> {
     /// What is announced of the body: framing is no longer among the header fields.
     announced: BodyLength,
     body: Option<Inspected>,
+    /// When that had come.
+    inspected_at: Option<Instant>,
 }
 
 /// What is worked out of a target.
@@ -169,6 +171,7 @@ impl<'r> Facts<'r> {
             client: OnceCell::new(),
             announced: BodyLength::Absent,
             body: None,
+            inspected_at: None,
         };
         facts.spell();
         facts
@@ -205,7 +208,7 @@ impl<'r> Facts<'r> {
     /// What modules see of it.
     pub fn view(&self) -> RequestView<'_> {
         let Surroundings { link, client, scheme, site, generation, started, .. } = self.surroundings;
-        let golden = link.is_golden();
+        let (golden, started) = (link.is_golden(), self.inspected_at.unwrap_or(started));
         RequestView { head: &self.head, client, scheme, site, generation, golden, started }
     }
 
@@ -257,6 +260,8 @@ impl<'r> Facts<'r> {
     /// What was seen of its body.
     pub fn inspected(&mut self, body: Inspected) {
         self.body = Some(body);
+        // A visitor who takes long to send it uses up nobody's time.
+        self.inspected_at = Some(Instant::now());
     }
 
     /// The path as it is now.

@@ -1,16 +1,18 @@
 //! One phase: which of its rules match a request, in their order, with what `skip` and `execute` make of that.
 
 use base::module::OverBudget;
-use expr::{Context, Phase, Truth};
+use expr::{Context, Evaluated, Phase, Truth};
 use smallvec::SmallVec;
-use snapshot::rules::{Action, PhaseRules, Product, Rule, Ruleset, Skip};
+use snapshot::rules::{Action, PhaseRules, Product, Rule, Ruleset, STEPS_PER_RULE, Skip};
 
 use crate::modules::Meter;
 
 /// Rules found for one request in one phase; those beyond are not carried out, and that is an over-used budget.
 const FOUND_MOST: usize = 256;
 /// What one rule costs of the budget of its module, beside what its expression does.
-const STEPS_PER_RULE: usize = 1;
+const STEP: usize = 1;
+/// Steps of an expression that are one of its module, so that the clock is looked at while expensive ones are evaluated.
+const EXPRESSION_STEPS: usize = 64;
 
 /// A rule that is to be carried out, or noted.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +93,15 @@ pub fn walk<'s>(
     if walk.over { Err(OverBudget) } else { Ok(walk.found) }
 }
 
+/// Steps that one expression may take.
+fn steps_per_rule() -> usize {
+    #[cfg(feature = "faults")]
+    if crate::fault::without("rule-budget") {
+        return usize::MAX;
+    }
+    STEPS_PER_RULE
+}
+
 struct Walk<'w, 's> {
     context: &'w dyn Context,
     skipped: &'w mut Skipped<'s>,
@@ -107,16 +118,21 @@ impl<'s> Walk<'_, 's> {
         if self.skipped.ruleset(&ruleset.id) || self.switches.is_off(&ruleset.id) {
             return;
         }
-        self.over |= self.meter.spend(STEPS_PER_RULE * ruleset.rules().len()).is_err();
+        self.over |= self.meter.spend(STEP * ruleset.rules().len()).is_err();
         if self.over {
             self.end = true;
             return;
         }
-        ruleset.visit(self.context, &mut |rule, truth, exhausted| self.see(rule, truth, exhausted));
+        ruleset.visit(self.context, steps_per_rule(), &mut |rule, evaluated| self.see(rule, evaluated));
     }
 
     /// Deals with a rule that matches, or may; false ends its ruleset.
-    fn see(&mut self, rule: &'s Rule, truth: Truth, exhausted: bool) -> bool {
+    fn see(&mut self, rule: &'s Rule, evaluated: Evaluated) -> bool {
+        let Evaluated { truth, exhausted, steps } = evaluated;
+        if self.meter.spend(steps / EXPRESSION_STEPS).is_err() {
+            (self.over, self.end) = (true, true);
+            return false;
+        }
         let fate = match truth {
             Truth::Unknown if exhausted => Fate::OverBudget,
             Truth::Unknown if !rule.fires_on_unknown => return true,
@@ -124,10 +140,15 @@ impl<'s> Walk<'_, 's> {
             Truth::True | Truth::Unknown => Fate::Enforced,
             Truth::False => return true,
         };
-        if self.skipped.rule(&rule.id) || self.switches.is_off(&rule.id) {
+        if self.skipped.rule(&rule.id) {
             return true;
         }
-        if self.found.len() == FOUND_MOST || self.meter.spend(STEPS_PER_RULE).is_err() {
+        if self.switches.is_off(&rule.id) {
+            #[cfg(feature = "faults")]
+            crate::fault::in_killed_rule(&rule.action);
+            return true;
+        }
+        if self.found.len() == FOUND_MOST || self.meter.spend(STEP).is_err() {
             (self.over, self.end) = (true, true);
             return false;
         }

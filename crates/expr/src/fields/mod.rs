@@ -23,6 +23,19 @@ pub enum Tier {
     Detection,
 }
 
+impl Tier {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Geography => "geography",
+            Self::Body => "body",
+            Self::Response => "response",
+            Self::Detection => "detection",
+        }
+    }
+}
+
 /// One field.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {

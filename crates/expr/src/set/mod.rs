@@ -41,6 +41,17 @@ pub struct RuleSet {
     regexes: usize,
 }
 
+/// What became of one rule of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evaluated {
+    /// Its truth.
+    pub truth: Truth,
+    /// Whether its steps did not suffice.
+    pub exhausted: bool,
+    /// Steps it took; up to all it had.
+    pub steps: usize,
+}
+
 /// Bytes a set of rules takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
@@ -84,6 +95,18 @@ impl RuleSet {
         steps: usize,
         see: &mut dyn FnMut(usize, Truth, bool) -> bool,
     ) -> usize {
+        self.evaluate(context, steps, &mut |rule, seen| {
+            seen.truth == Truth::False || see(rule, seen.truth, seen.exhausted)
+        })
+    }
+
+    /// The same for whoever pays: also shows rules that are False, where they had to be evaluated, and what each has cost.
+    pub fn evaluate(
+        &self,
+        context: &dyn Context,
+        steps: usize,
+        see: &mut dyn FnMut(usize, Evaluated) -> bool,
+    ) -> usize {
         let (mut few, mut many) = ([0; STACK_WORDS], Vec::new());
         let bits = match few.get_mut(..self.start.len()) {
             Some(bits) => bits,
@@ -110,7 +133,8 @@ impl RuleSet {
                 evaluated += 1;
                 let mut left = Steps::new(steps);
                 let truth = filter.evaluate(context, &mut left);
-                if truth != Truth::False && !see(rule, truth, left.exhausted()) {
+                let (exhausted, taken) = (left.exhausted(), steps - left.left());
+                if !see(rule, Evaluated { truth, exhausted, steps: taken }) {
                     return evaluated;
                 }
             }

@@ -11,9 +11,11 @@ use super::tls::Entrances;
 use crate::desired::{self, Desired};
 use crate::diagnostic::quote;
 use crate::generation::{
-    Acme, Compatibility, HostPattern, HostTable, Listener, PassiveHealth, Retry, Site, SiteLimits,
+    Acme, Compatibility, ConnectionLimits, HostPattern, HostTable, Listener, PassiveHealth, Retry, Site,
+    SiteLimits,
 };
 use crate::rules::{Normalization, Normalize};
+use crate::units::{ByteSize, OptionalSize};
 
 /// Characters of a site's name; it is a label of every metric.
 const NAME_CHARACTERS: usize = 64;
@@ -53,6 +55,9 @@ impl Judge<'_> {
             let certificate = self.certificate(site, index, &hosts, wanted, table, entrances);
             let name = self.site_name(site, &place, &hosts, &mut names);
             let rules = self.site_rules(site, &place, &name, &mut book);
+            if rules.reads_body {
+                self.inspected_memory(&desired.limits, site, &place);
+            }
             out.push(Arc::new(Site {
                 index,
                 name,
@@ -80,6 +85,25 @@ impl Judge<'_> {
         }
         self.unused_rulesets(desired, &book);
         (out, settings)
+    }
+
+    /// Bodies that rules look into must fit into the memory there is, however many come at once.
+    fn inspected_memory(&mut self, limits: &desired::Limits, site: &desired::Site, place: &str) {
+        let Some(OptionalSize(Some(memory))) = limits.memory else { return };
+        let inspect = site.limits.inspect_body;
+        // How many threads a machine makes of a missing number is for the process that is about to serve to judge.
+        let threads = limits.threads.unwrap_or(1);
+        let wanted = ConnectionLimits::from(limits).inspected_bytes(threads, inspect.as_usize());
+        if wanted > memory.get() {
+            let wanted = ByteSize::bytes(wanted);
+            let message = format!(
+                "bodies that rules look into take up to {wanted} with {threads} threads and inspect_body = \"{inspect}\", \
+                 which is more than limits.memory = \"{memory}\""
+            );
+            let hint =
+                "make inspect_body, limits.threads or limits.connections smaller, or limits.memory larger";
+            self.review.error(&format!("{place}.limits.inspect_body"), "inspect-memory", message, hint);
+        }
     }
 
     fn hosts(

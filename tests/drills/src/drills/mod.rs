@@ -2,6 +2,8 @@
 
 mod d01_feature_file_doubles;
 mod d02_module_panic;
+mod d04_catastrophic_regex;
+mod d05_kill_switch;
 mod d09_control_plane_lost;
 mod d12_valid_setting;
 mod d14_delayed_crash;
@@ -21,6 +23,8 @@ use crate::{Drill, DrillError};
 pub const ALL: &[&Drill] = &[
     &d01_feature_file_doubles::DRILL,
     &d02_module_panic::DRILL,
+    &d04_catastrophic_regex::DRILL,
+    &d05_kill_switch::DRILL,
     &d09_control_plane_lost::DRILL,
     &d12_valid_setting::DRILL,
     &d14_delayed_crash::DRILL,
