@@ -7,7 +7,7 @@ use api::analytics::Item;
 use super::{HOPELESS, QUIET, codes, edge_of};
 use crate::cluster::wait_for;
 use crate::uploads::Uploads;
-use crate::{Control, Drill, DrillError, Need, Stage, pids};
+use crate::{Control, Drill, DrillError, Stage, pids};
 
 /// The bodies: as long as rules look, and nothing in them that ends a search early.
 const BODY: usize = 128 << 10;
@@ -60,7 +60,7 @@ pub const DRILL: Drill = Drill {
     story: "A log-only rule holds the expression .*(?:.*=.*), another one that costs seconds for each body, and clients send \
             bodies of 128 KiB that are made for them. Then so many come that the data plane can do no more, and the rules are \
             switched off.",
-    needs: &[Need::Faults],
+    needs: &[],
     controls: &[Control { without: "rule-budget", fails: "processor" }],
     play,
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{HOPELESS, QUIET, codes, edge_of};
 use crate::cluster::wait_for;
 use crate::uploads::Uploads;
-use crate::{Control, Drill, DrillError, Need, Stage};
+use crate::{Control, Drill, DrillError, Stage};
 
 /// How soon a switch has its effect.
 const EFFECT: Duration = Duration::from_secs(2);
@@ -77,7 +77,7 @@ pub const DRILL: Drill = Drill {
     story: "The part of bodies that rules look into grows from 128 KiB to 1 MiB under load, while kill switches hit a rule of each \
             action type, singly and in pairs. A buffer for which there is no memory is asked for, and a kill switch for a rule \
             that is not there.",
-    needs: &[Need::Faults],
+    needs: &[],
     controls: &[
         Control { without: "killed-rule-is-absent", fails: "as-if-absent" },
         Control { without: "switch-checks", fails: "unknown-refused" },
