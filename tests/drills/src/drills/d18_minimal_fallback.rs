@@ -7,6 +7,7 @@ use api::admin::{Answer, ProcessRole, Request};
 use super::{HOPELESS, QUIET, counted, edge_of};
 use crate::cluster::pid_of;
 use crate::plan::HOSTS;
+use crate::cluster::PATIENCE;
 use crate::{Control, Drill, DrillError, Stage};
 
 /// A start with the broken file on disk.
@@ -118,6 +119,10 @@ fn replace_edge(stage: &mut Stage, edge: u32, full: &[String]) -> Result<(), Dri
 
 /// Every setting in force, as lines.
 fn outline(stage: &Stage) -> Result<Vec<String>, DrillError> {
+    // Visitors may be served before a supervisor that has just started listens for questions.
+    if stage.cluster.await_status(PATIENCE, |_| true).is_none() {
+        return Err(stage.late("an answer of the admin socket"));
+    }
     match stage.cluster.ask(&Request::Outline) {
         Ok(Answer::Outline { lines, .. }) => Ok(lines),
         Ok(other) => Err(DrillError::Unexpected(format!("an outline was answered with {other:?}"))),
