@@ -5,9 +5,9 @@ use std::time::Duration;
 use api::admin::{Answer, ProcessRole, Request};
 
 use super::{HOPELESS, QUIET, counted, edge_of};
+use crate::cluster::PATIENCE;
 use crate::cluster::pid_of;
 use crate::plan::HOSTS;
-use crate::cluster::PATIENCE;
 use crate::{Control, Drill, DrillError, Stage};
 
 /// A start with the broken file on disk.

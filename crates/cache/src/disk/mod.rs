@@ -1,1 +1,0 @@
-//! The disk tier: a log of segments, checksummed, never in the way of an event loop.

@@ -1,1 +1,0 @@
-//! What was purged, and when: generation marks that every look-up compares an object with.
