@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::connection::{Connection, Cutoff, Fingerprints, ListenerState};
 use crate::h1::parse::Refusal;
 use crate::io::{Io, Timer};
+use crate::path::Path;
 use crate::proxy_protocol::Said;
 use crate::proxy_protocol::receive::{ReceiveError, receive};
 use crate::seats::Seat;
@@ -194,6 +195,7 @@ async fn serve(
         peer,
         local,
         introduced,
+        path: Path::default(),
         tls: None,
         hello: None,
         preface: OnceCell::new(),
@@ -209,6 +211,7 @@ async fn serve(
         let shaking = Box::pin(shake_hands(stream, &mut connection, &worker));
         let Some((stream, alpn)) = before_cutoff(shaking, &state, &seat).await.flatten() else { return };
         admission.shaken();
+        connection.path = measured(&stream, introduced);
         let connection = Rc::new(connection);
         worker
             .shard
@@ -223,15 +226,22 @@ async fn serve(
         let limit = worker.generation().snapshot.limits.keep_alive;
         let first = while_idle(begins_with_preface(&stream), &connection, limit).await;
         let Some(http2) = first else { return };
+        let stream = Io::Tcp(stream);
+        connection.path = measured(&stream, introduced);
         let connection = Rc::new(connection);
         worker.shard.connection_speaks(if http2 { Protocol::Http2 } else { Protocol::Http11 }, false);
         if http2 {
-            h2::server::run(Io::Tcp(stream), connection, worker).await;
+            h2::server::run(stream, connection, worker).await;
         } else {
-            h1::server::run(Io::Tcp(stream), connection, worker).await;
+            h1::server::run(stream, connection, worker).await;
         }
     }
     drop(admission);
+}
+
+/// The way to the peer. Behind a proxy that names somebody else it is the way to the proxy, which says nothing.
+fn measured(stream: &Io, introduced: bool) -> Path {
+    if introduced { Path::default() } else { Path::of(stream.socket()) }
 }
 
 /// Reads the PROXY header of a trusted proxy, within the time of a handshake; `None` ends the connection.
@@ -313,6 +323,7 @@ async fn shake_hands(
                 peer: connection.peer,
                 local: connection.local,
                 introduced: connection.introduced,
+                path: Path::default(),
                 tls: None,
                 hello: None,
                 preface: OnceCell::new(),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::h2::preface::ClientPreface;
 use crate::io::Timer;
+use crate::path::Path;
 use crate::pressure::{Level, Pressure};
 use crate::seats::Seat;
 use crate::tls::{ClientHello, TlsFacts, ja4};
@@ -26,6 +27,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Whether `peer` and `local` are from a trusted proxy's PROXY header instead of from the connection itself.
     pub introduced: bool,
+    /// The way to the peer, as it was when its connection began to be used; nothing behind a trusted proxy's PROXY header.
+    pub path: Path,
     /// What the handshake settled; `None` on a plain connection.
     pub tls: Option<TlsFacts>,
     /// The ClientHello as it came, bounded; fingerprints are computed from it.

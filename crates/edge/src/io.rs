@@ -98,6 +98,15 @@ impl AsyncWrite for Io {
 }
 
 impl Io {
+    /// The connection below it.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Server(stream) => stream.get_ref().0.get_ref(),
+            Self::Client(stream) => stream.get_ref().0,
+        }
+    }
+
     /// Whether `poll_flush` has work to do after a write: rustls may hold records back, the kernel never does.
     fn buffers_writes(&self) -> bool {
         !matches!(self, Self::Tcp(_))

@@ -28,6 +28,7 @@ pub mod modules;
 pub mod normalise;
 mod pace;
 pub mod pages;
+pub mod path;
 pub mod pipeline;
 pub mod pressure;
 pub mod probe;

@@ -32,6 +32,7 @@ use crate::lists::Lists;
 use crate::message::{BodyLength, HeaderList, RequestHead};
 use crate::modules::RequestView;
 use crate::normalise;
+use crate::path::Path;
 use crate::tls::{ClientHello, TlsFacts};
 use crate::worker::Worker;
 
@@ -95,6 +96,14 @@ impl<'r> Link<'r> {
         match self {
             Self::Live(connection, _) => connection.local,
             Self::Imagined(local) => local,
+        }
+    }
+
+    /// The way to the visitor.
+    fn path(self) -> Path {
+        match self {
+            Self::Live(connection, _) => connection.path,
+            Self::Imagined(_) => Path::default(),
         }
     }
 

@@ -130,6 +130,14 @@ fn connection(name: &str) -> Option<Read> {
             |facts| Fetched::Value(Value::Ip(base::address::canonical(facts.surroundings.link.local().ip())))
         }
         "cf.edge.client_tcp" => |_| bool(true),
+        "cf.timings.client_tcp_rtt_msec" => |facts| {
+            let time = facts.surroundings.link.path().round_trip;
+            time.and_then(|time| i64::try_from(time.as_millis()).ok()).map_or(Fetched::Unknown, int)
+        },
+        "cf.edge.l4.delivery_rate" => |facts| {
+            let rate = facts.surroundings.link.path().delivery_rate;
+            rate.and_then(|rate| i64::try_from(rate).ok()).map_or(Fetched::Unknown, int)
+        },
         // There is no QUIC, and no score any more.
         "cf.timings.client_quic_rtt_msec" | "cf.threat_score" => |_| int(0),
         "cf.ray_id" => |facts| facts.ray(),

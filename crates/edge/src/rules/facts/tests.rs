@@ -14,9 +14,6 @@ use crate::message::{BodyLength, HeaderList, ResponseHead};
 
 const STEPS: usize = 100_000;
 
-/// Fields that nothing computes yet; what they need is not there.
-const NOBODY_COMPUTES: [&str; 2] = ["cf.edge.l4.delivery_rate", "cf.timings.client_tcp_rtt_msec"];
-
 fn truth(context: &dyn Context, expression: &str) -> Truth {
     let filter = Filter::parse(expression, &Options::default()).unwrap_or_else(|error| panic!("{error:?}"));
     filter.evaluate(context, &mut Steps::new(STEPS))
@@ -91,6 +88,8 @@ const HEAD: &[&str] = &[
     "cf.edge.server_port eq 8443",
     "cf.edge.client_tcp",
     "cf.timings.client_quic_rtt_msec eq 0",
+    "cf.timings.client_tcp_rtt_msec eq 7",
+    "cf.edge.l4.delivery_rate eq 250000",
     r#"len(cf.ray_id) eq 20 and cf.ray_id contains "-""#,
     "len(cf.random_seed) eq 16",
     r#"cf.zone.name eq "shop""#,
@@ -237,8 +236,7 @@ fn every_field_says_what_it_is_to_say() {
     asked.extend(hold(&house.with_body("multipart/form-data; boundary=x", PARTS, 1000), MULTIPART));
     asked.extend(answered(&plain, |answered| hold(answered, RESPONSE)));
 
-    let unknown =
-        |name: &&str| NOBODY_COMPUTES.contains(name) || name.starts_with("http.request.jwt.claims.");
+    let unknown = |name: &&str| name.starts_with("http.request.jwt.claims.");
     let all = expr::fields::all().filter(|(_, field)| field.tier != Tier::Detection);
     let missing: Vec<_> =
         all.map(|(_, field)| field.name).filter(|name| !asked.contains(name) && !unknown(name)).collect();
@@ -259,9 +257,7 @@ fn what_nobody_knows_is_unknown() {
             Tier::Body => field.name != "http.request.body.mime",
             Tier::Response => true,
             // A certificate was shown, and nobody has a list of revoked ones.
-            Tier::Connection => {
-                NOBODY_COMPUTES.contains(&field.name) || field.name == "cf.tls_client_auth.cert_revoked"
-            }
+            Tier::Connection => field.name == "cf.tls_client_auth.cert_revoked",
         };
         assert_eq!(unknown, expected, "{}", field.name);
     }

@@ -198,6 +198,10 @@ fn connection(tls: Option<TlsFacts>) -> Connection {
         peer,
         local,
         introduced: false,
+        path: crate::path::Path {
+            round_trip: Some(std::time::Duration::from_micros(7_900)),
+            delivery_rate: Some(250_000),
+        },
         tls,
         hello,
         preface: OnceCell::new(),
