@@ -37,7 +37,9 @@ fn the_corpus_finds_nothing() {
 fn the_corpus_stays_small() {
     let all: Vec<_> = files(&corpus()).iter().flat_map(|folder| files(folder)).collect();
     let bytes: u64 = all.iter().map(|file| file.metadata().unwrap().len()).sum();
-    assert!(all.len() <= 400 && bytes <= 1024 * 1024, "{} files, {bytes} bytes", all.len());
+    // As many as `cargo xtask fuzz --keep` fills a folder up to, and what has failed once.
+    let most = TARGETS.len() * 40;
+    assert!(all.len() <= most && bytes <= 1024 * 1024, "{} files, {bytes} bytes", all.len());
 }
 
 #[test]
